@@ -1,0 +1,93 @@
+"""Entry point of the `vlcomp` command.
+
+It lives beside the package and not in it: importing `vlcomp` registers the models and so pays for transformers, which
+takes seconds, and `vlcomp --help` or a mistyped verb must answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+# One line a verb: the module `vlcomp.cli.<verb>` gives its arguments and runs it.
+VERBS = {
+    "demo": "make the built-in world, train a small CLIP on it, measure it and write a report (minutes)",
+    "train": "fine-tune or pre-train a model on image-caption data",
+    "evaluate": "measure a model on benchmark tasks",
+    "classify": "zero-shot classification of pictures",
+    "report": "one page from the results of one or more evaluations",
+    "reproduce": "run a method's study (configurations x seeds) and print its table",
+    "tasks": "list the benchmark tasks",
+}
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = ["usage: vlcomp [--version] VERB ...", "", "Compositional vision-language models.", "", "verbs:"]
+    lines += [f"  {verb:{width}}  {text}" for verb, text in VERBS.items()]
+    lines += ["", "`vlcomp VERB --help` shows the arguments of a verb and an example.", "Start with: vlcomp demo"]
+    return "\n".join(lines)
+
+
+def _version() -> str:
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "vlcomp", "_version.py")
+    scope: dict[str, str] = {}
+    with open(path, encoding="utf-8") as stream:
+        exec(stream.read(), scope)
+    return scope["__version__"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv (`list[str]`, *optional*):
+            Arguments; `sys.argv[1:]` if not given.
+
+    Returns:
+        `int`: 0 on success, 2 for input that a person can fix, 130 when interrupted.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"vlcomp {_version()}")
+        return 0
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(verb, VERBS, 2)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"verbs: {', '.join(VERBS)}"
+        print(f"error: vlcomp has no verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"vlcomp.cli.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"vlcomp {verb}",
+        description=module.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    # A verb that passes unknown options on (training arguments) has `parse`; all others refuse them.
+    args = module.parse(parser, rest) if hasattr(module, "parse") else parser.parse_args(rest)
+    errors = importlib.import_module("vlcomp.errors")
+    try:
+        return int(module.run(args) or 0)
+    except errors.VlcompError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

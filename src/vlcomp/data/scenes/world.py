@@ -1,0 +1,176 @@
+"""The world of Scenes: what there is, and how a picture's contents are drawn at random."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, replace
+
+# The version is part of every cache key and result: change it whenever the same seed gives another world.
+WORLD_VERSION = "1"
+
+SHAPES = (
+    "ball", "box", "cone", "star",
+    "cross", "heart", "moon", "ring",
+    "diamond", "arrow", "house", "tree",
+    "cup", "fish", "boat", "key",
+    "bolt", "bell", "flower", "mushroom",
+)  # fmt: skip
+COLOURS = {
+    "red": (214, 28, 32),
+    "orange": (255, 140, 0),
+    "yellow": (250, 228, 32),
+    "green": (16, 140, 44),
+    "blue": (28, 64, 222),
+    "purple": (132, 30, 170),
+    "pink": (255, 130, 192),
+    "brown": (118, 64, 24),
+    "black": (16, 16, 18),
+    "white": (252, 252, 252),
+    "teal": (0, 176, 176),
+    "lime": (160, 244, 40),
+}
+BACKGROUNDS = {"sand": (222, 204, 168), "sky": (164, 198, 226), "moss": (140, 154, 116), "slate": (96, 104, 122)}
+TEXTURES = ("plain", "striped", "dotted")
+SIZES = ("small", "medium", "big")
+# Diameter as a share of the picture's side.
+DIAMETERS = {"small": 0.23, "medium": 0.30, "big": 0.38}
+RELATIONS = ("left of", "right of", "above", "below")
+INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+_SHAPE_GROUP, _COLOUR_GROUP = 4, 3
+_COLOUR_NAMES = tuple(COLOURS)
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object: its words, and its centre (`x` to the right, `y` downwards) in shares of the picture's side."""
+
+    shape: str
+    colour: str
+    size: str
+    texture: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows.
+
+    Shapes are distinct within a scene and so are colours: every attribute word then belongs to one object, and a
+    caption that gives it to another is false.
+    """
+
+    background: str
+    objects: tuple[SceneObject, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Scene:
+        data = json.loads(text)
+        return cls(data["background"], tuple(SceneObject(**item) for item in data["objects"]))
+
+    def with_object(self, index: int, **changes: object) -> Scene:
+        """The same scene with fields of one object changed."""
+        objects = list(self.objects)
+        objects[index] = replace(objects[index], **changes)
+        return Scene(self.background, tuple(objects))
+
+
+def is_held_out(shape: str, colour: str) -> bool:
+    """Whether a colour-noun pair is kept out of all training scenes and captions (the systematic split).
+
+    Shapes come in five groups of four and colours in four groups of three; group g of the shapes never has a colour of
+    group g mod 4. Every shape is seen in nine colours and every colour on twelve shapes or more, and the colours of two
+    held-out pairs of one block can be exchanged with all four pairs held out.
+    """
+    return SHAPES.index(shape) // _SHAPE_GROUP % 4 == _COLOUR_NAMES.index(colour) // _COLOUR_GROUP
+
+
+ALLOWED_COLOURS = {s: tuple(c for c in _COLOUR_NAMES if not is_held_out(s, c)) for s in SHAPES}
+HELD_OUT_COLOURS = {s: tuple(c for c in _COLOUR_NAMES if is_held_out(s, c)) for s in SHAPES}
+
+
+def shape_group(shape: str) -> tuple[str, ...]:
+    """The shapes with which `shape` shares its held-out colours."""
+    start = SHAPES.index(shape) // _SHAPE_GROUP * _SHAPE_GROUP
+    return SHAPES[start : start + _SHAPE_GROUP]
+
+
+def relation_between(first: SceneObject, second: SceneObject) -> str | None:
+    """How `first` lies to `second`: one of :data:`RELATIONS`, or `None` where neither axis clearly dominates."""
+    dx, dy = second.x - first.x, second.y - first.y
+    if abs(dx) >= 1.5 * abs(dy) and dx:
+        return "left of" if dx > 0 else "right of"
+    if abs(dy) >= 1.5 * abs(dx) and dy:
+        return "above" if dy > 0 else "below"
+    return None
+
+
+def _place(rng: random.Random, sizes: list[str]) -> list[tuple[float, float]]:
+    """Centres such that objects neither overlap nor leave the picture, and the first two stand in a clear relation."""
+    radii = [DIAMETERS[size] / 2 for size in sizes]
+    while True:
+        centres: list[tuple[float, float]] = []
+        for radius in radii:
+            for _ in range(12):
+                x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
+                # Squares of the objects' boxes may not touch: shapes differ in how they fill their box.
+                if all(
+                    max(abs(x - cx), abs(y - cy)) > radius + other + 0.01
+                    for (cx, cy), other in zip(centres, radii, strict=False)
+                ):
+                    centres.append((round(x, 4), round(y, 4)))
+                    break
+            else:
+                break
+        if len(centres) == len(radii):
+            dx, dy = abs(centres[0][0] - centres[1][0]), abs(centres[0][1] - centres[1][1])
+            if max(dx, dy) >= 1.5 * min(dx, dy):
+                return centres
+
+
+def sample_scene(rng: random.Random, *, num_objects: int | None = None, held_out: bool = False) -> Scene:
+    """Draw a scene.
+
+    Args:
+        rng (`random.Random`):
+            Source of randomness; the same state gives the same scene.
+        num_objects (`int`, *optional*):
+            2 or 3; three in half of the scenes if not given.
+        held_out (`bool`, defaults to `False`):
+            The first two objects are held-out colour-noun pairs of one block (see :func:`is_held_out`), so that their
+            colours can be exchanged within the held-out pairs. Otherwise every pair is one that training shows.
+
+    Returns:
+        `Scene`: its first two objects stand in a clear relation to each other.
+    """
+    count = num_objects or rng.choice((2, 3))
+    shapes: list[str]
+    colours: list[str]
+    if held_out:
+        first = rng.choice(SHAPES)
+        shapes = [first, rng.choice([s for s in shape_group(first) if s != first])]
+        colours = rng.sample(HELD_OUT_COLOURS[first], 2)
+    else:
+        shapes, colours = [], []
+    while len(shapes) < count:
+        shape = rng.choice(SHAPES)
+        if shape in shapes:
+            continue
+        colour = rng.choice(ALLOWED_COLOURS[shape])
+        if colour in colours:
+            continue
+        shapes.append(shape)
+        colours.append(colour)
+    sizes = rng.choices(SIZES, (0.3, 0.4, 0.3), k=count)
+    textures = rng.choices(TEXTURES, (0.5, 0.25, 0.25), k=count)
+    centres = _place(rng, sizes)
+    objects = tuple(
+        SceneObject(shape, colour, size, texture, x, y)
+        for shape, colour, size, texture, (x, y) in zip(shapes, colours, sizes, textures, centres, strict=True)
+    )
+    return Scene(rng.choice(tuple(BACKGROUNDS)), objects)

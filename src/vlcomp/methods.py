@@ -1,0 +1,88 @@
+"""The table of methods: the one place that ties a method's parts together.
+
+The command line (`vlcomp train <method>`, `vlcomp reproduce <method>`), the demo and the model cards are driven by it.
+Parts are named as `"module:attribute"`, so that reading the table imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from .errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the package.
+
+    Args:
+        name (`str`):
+            Name on the command line.
+        title (`str`):
+            Name in tables and cards.
+        model (`str`):
+            Model class, as `"module:attribute"`.
+        trainer (`str`):
+            Trainer class.
+        arguments (`str`):
+            Class of the training arguments.
+        example (`str`):
+            Example script, relative to the repository.
+        study (`str`, *optional*):
+            The `Study` that `vlcomp reproduce` runs.
+        paper (`str`, *optional*):
+            arXiv identifier.
+    """
+
+    name: str
+    title: str
+    model: str
+    trainer: str
+    arguments: str
+    example: str
+    study: str | None = None
+    paper: str | None = None
+
+    def load(self, part: str) -> Any:
+        """Import a part: `model`, `trainer`, `arguments` or `study`."""
+        module, attribute = getattr(self, part).split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="clip",
+            title="CLIP",
+            model="transformers:CLIPModel",
+            trainer="vlcomp.training:ContrastiveTrainer",
+            arguments="vlcomp.training:ContrastiveTrainingArguments",
+            example="examples/train_clip.py",
+            study="vlcomp.studies.clip:STUDY",
+            paper="2103.00020",
+        ),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """Look a method up by its name on the command line.
+
+    Args:
+        name (`str`):
+            A key of :data:`METHODS`.
+
+    Returns:
+        `Method`
+
+    Raises:
+        ArgumentError: for an unknown name; the message gives close ones.
+    """
+    if name not in METHODS:
+        close = get_close_matches(name, METHODS, 2) or list(METHODS)
+        raise ArgumentError(f"method={name!r} is not known; did you mean {' or '.join(map(repr, close))}?")
+    return METHODS[name]
