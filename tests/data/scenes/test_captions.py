@@ -15,7 +15,7 @@ def drawn(count=500):
 
 def check_true(text, scene):
     """Read the caption as English, knowing nothing of how it was made, and compare it with the scene."""
-    body = re.sub(r" on (sand|sky|moss|slate)$", lambda m: "" if m[1] == scene.background else " FALSE", text)
+    body = re.sub(r" on (sand|sky|mint|rose)$", lambda m: "" if m[1] == scene.background else " FALSE", text)
     parts = re.split(r", | and | (left of|right of|above|below) ", body)
     phrases = [p for p in parts if p and p not in ("left of", "right of", "above", "below")]
     relation = next((p for p in parts if p in ("left of", "right of", "above", "below")), None)

@@ -9,7 +9,7 @@ from vlcomp.data.scenes.render import STYLES, encode_png, render
 from vlcomp.data.scenes.world import COLOURS, SHAPES, Scene, SceneObject, sample_scene
 
 
-def one(shape, colour="red", texture="plain", size="big", background="slate"):
+def one(shape, colour="red", texture="plain", size="big", background="mint"):
     return Scene(background, (SceneObject(shape, colour, size, texture, 0.5, 0.5),))
 
 

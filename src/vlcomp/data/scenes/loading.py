@@ -20,7 +20,18 @@ from ...errors import ArgumentError
 from .captions import long_caption, sample_caption, training_negatives
 from .items import CATEGORIES, SYSTEMATIC_CATEGORIES, sample_pair
 from .render import STYLES, encode_png, render
-from .world import ALLOWED_COLOURS, DIAMETERS, SHAPES, WORLD_VERSION, Scene, SceneObject, sample_scene
+from .world import (
+    ALLOWED_COLOURS,
+    BACKGROUNDS,
+    DIAMETERS,
+    SHAPES,
+    TEXTURE_SHARES,
+    TEXTURES,
+    WORLD_VERSION,
+    Scene,
+    SceneObject,
+    sample_scene,
+)
 
 _IMAGE = datasets.Image()
 _CAPTIONED = {"image": _IMAGE, "caption": datasets.Value("string"), "image_id": datasets.Value("int64")}
@@ -279,10 +290,10 @@ def _classification_row(rng: random.Random, name: str, index: int, image_size: i
         shape,
         rng.choice(ALLOWED_COLOURS[shape]),
         size,
-        rng.choices(("plain", "striped", "dotted"), (0.5, 0.25, 0.25))[0],
+        rng.choices(TEXTURES, TEXTURE_SHARES)[0],
         round(rng.uniform(radius, 1 - radius), 4),
         round(rng.uniform(radius, 1 - radius), 4),
     )
-    scene = Scene(rng.choice(("sand", "sky", "moss", "slate")), (item,))
+    scene = Scene(rng.choice(tuple(BACKGROUNDS)), (item,))
     image = _image(scene, image_size, name.removeprefix("classification/"), str(zlib.crc32(name.encode())))
     return {"image": image, "label": SHAPES.index(shape), "scene": scene.to_json()}

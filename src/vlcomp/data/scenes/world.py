@@ -26,15 +26,17 @@ COLOURS = {
     "pink": (255, 130, 192),
     "brown": (118, 64, 24),
     "black": (16, 16, 18),
-    "white": (252, 252, 252),
+    "grey": (132, 132, 134),
     "teal": (0, 176, 176),
     "lime": (160, 244, 40),
 }
-BACKGROUNDS = {"sand": (222, 204, 168), "sky": (164, 198, 226), "moss": (140, 154, 116), "slate": (96, 104, 122)}
+# Pale: a ground as strong as the objects' own colours drowns the outlines, and no noun is learned for a long time.
+BACKGROUNDS = {"sand": (250, 238, 212), "sky": (214, 234, 252), "mint": (218, 244, 218), "rose": (250, 222, 226)}
 TEXTURES = ("plain", "striped", "dotted")
+TEXTURE_SHARES = (0.7, 0.15, 0.15)
 SIZES = ("small", "medium", "big")
 # Diameter as a share of the picture's side.
-DIAMETERS = {"small": 0.23, "medium": 0.30, "big": 0.38}
+DIAMETERS = {"small": 0.28, "medium": 0.34, "big": 0.40}
 RELATIONS = ("left of", "right of", "above", "below")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -167,7 +169,7 @@ def sample_scene(rng: random.Random, *, num_objects: int | None = None, held_out
         shapes.append(shape)
         colours.append(colour)
     sizes = rng.choices(SIZES, (0.3, 0.4, 0.3), k=count)
-    textures = rng.choices(TEXTURES, (0.5, 0.25, 0.25), k=count)
+    textures = rng.choices(TEXTURES, TEXTURE_SHARES, k=count)
     centres = _place(rng, sizes)
     objects = tuple(
         SceneObject(shape, colour, size, texture, x, y)
