@@ -1,0 +1,84 @@
+import json
+
+import pytest
+
+import _vlcomp_cli
+from vlcomp.testing import make_captioned_folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLCOMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def test_evaluate_prints_a_table_and_writes_results_and_page(clip_checkpoint, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "scenes/swap_*", "--size", "12", "--fit", "squash"]
+    assert _vlcomp_cli.main([*arguments, "--output", str(out), "--html"]) == 0
+    printed = capsys.readouterr().out
+    assert "scenes/swap_attribute/accuracy" in printed and "95 % interval" in printed and "bag of words" in printed
+    results = json.loads((out / "results.json").read_text())
+    assert results["settings"]["fit"] == "squash" and set(results["tasks"]) == {
+        "scenes/swap_object",
+        "scenes/swap_attribute",
+    }
+    assert (out / "report.html").stat().st_size > 10_000
+    assert _vlcomp_cli.main(["report", str(out), str(out), "--output", str(tmp_path / "both.html")]) == 0
+    assert "2 models compared" in (tmp_path / "both.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_on_a_folder(clip_checkpoint, tmp_path, capsys):
+    folder = make_captioned_folder(tmp_path / "data", 8)
+    assert _vlcomp_cli.main(["evaluate", str(clip_checkpoint), "--task", "retrieval", "--data", str(folder)]) == 0
+    assert "retrieval/image_to_text/recall@5" in capsys.readouterr().out
+
+
+def test_image_choice_on_real_data(clip_checkpoint, data_root, capsys):
+    pairs = data_root / "nlvr1" / "dev_pairs.jsonl"
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "image_choice", "--data", str(pairs), "--limit", "60"]
+    assert _vlcomp_cli.main(arguments) == 0
+    assert "image_choice/accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "scenes/swap_atribute"], "did you mean scenes/swap_attribute"),
+        (["--task", "retrieval"], "needs data"),
+        (["--task", "image_choice", "--data", "missing.jsonl"], "'missing.jsonl'"),
+        (["--task", "scenes/swap_object", "--html"], "--html without a file name"),
+        (["--task", "scenes/swap_object", "--data", "x"], "leave data"),
+        (["--task", "scenes/swap_object", "--class-names", "x"], "'class_names'"),
+        (["--task", "scenes/swap_object", "--limit", "0"], "limit=0"),
+    ],
+)
+def test_mistakes_are_one_line(clip_checkpoint, capsys, arguments, message):
+    assert _vlcomp_cli.main(["evaluate", str(clip_checkpoint), *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ") and message in error[-1]
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path, capsys):
+    assert _vlcomp_cli.main(["evaluate", str(tmp_path), "--task", "scenes/swap_object", "--size", "4"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_tasks_lists_and_filters(capsys):
+    assert _vlcomp_cli.main(["tasks"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("scenes/swap_attribute", "image_choice", "needs --data: JSONL", "licence: Apache-2.0"):
+        assert words in printed
+    assert _vlcomp_cli.main(["tasks", "caption_choice", "--long"]) == 0
+    assert "SugarCrepe, NeurIPS 2023" in capsys.readouterr().out
+    assert _vlcomp_cli.main(["tasks", "scenes/systematic", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 4
+    assert _vlcomp_cli.main(["tasks", "nothing_like_it"]) == 2
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "tasks", "report"])
+def test_help_shows_an_example(verb, capsys):
+    with pytest.raises(SystemExit):
+        _vlcomp_cli.main([verb, "--help"])
+    assert "examples:" in capsys.readouterr().out

@@ -1,0 +1,129 @@
+"""`vlcomp train clip`, called as from the shell."""
+
+import json
+
+import pytest
+import yaml
+from transformers import AutoModel, pipeline
+
+from _vlcomp_cli import main
+from vlcomp.testing import make_captioned_folder, tiny_images
+
+QUICK = ["--max-steps", "2", "--batch-size", "8", "--disable_tqdm", "true", "--use_cpu", "--logging-steps=1"]
+SMALL = ["--from-scratch", "small", "--image-size", "32", "--width", "32", "--layers", "1", "--vocab-size", "600"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return str(make_captioned_folder(tmp_path_factory.mktemp("photos"), n=24, captions_per_image=2))
+
+
+def test_from_scratch_with_held_out_rows(photos, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["--data", photos, "--output", str(output), "--test-fraction", "0.25", *SMALL, *QUICK]
+    assert main(["train", "clip", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "36 rows to train on, 12 held out" in printed
+    assert "retrieval/image_to_text/recall@10" in printed
+    assert "chance" in printed
+    results = json.loads((output / "evaluation" / "results.json").read_text())
+    assert results["tasks"]["retrieval"]["scores"]["image_to_text/recall@1"]["n"] == 6
+    model = AutoModel.from_pretrained(output)
+    assert model.config.vision_config.image_size == 32
+    assert model.config.text_config.hidden_size == 32
+    classify = pipeline("zero-shot-image-classification", model=str(output))
+    assert len(classify(tiny_images(1)[0], candidate_labels=["a cup", "a star"])) == 2
+
+
+def test_fine_tuning_with_lora_and_a_validation_split(photos, clip_checkpoint, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["--data", photos, "--model", str(clip_checkpoint), "--output", str(output), *QUICK]
+    more = ["--lora", "4", "--mini-batch-size", "4", "--validation-fraction", "0.2", "--eval_strategy", "steps"]
+    best = ["--eval_steps", "1", "--save_steps", "1", "--load_best_model_at_end", "true"]
+    metric = ["--metric_for_best_model", "validation/text_to_image/recall@1", "--eval-data", photos]
+    assert main(["train", "clip", *arguments, *more, *best, *metric]) == 0
+    assert "eval_validation/text_to_image/recall@1" in capsys.readouterr().out
+    assert (output / "adapter" / "adapter_model.safetensors").is_file()
+    AutoModel.from_pretrained(output)
+
+
+def test_config_file_and_command_line(photos, clip_checkpoint, tmp_path):
+    settings = {
+        "data": photos,
+        "model": str(clip_checkpoint),
+        "output": str(tmp_path / "from_file"),
+        "batch-size": 8,
+        "max_steps": 3,
+        "learning_rate": "1e-3",
+        "weight_decay": 0.5,
+        "freeze": "vision",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    output = tmp_path / "from_line"
+    line = ["--config", str(tmp_path / "run.yaml"), "--output", str(output), "--weight-decay", "0.25"]
+    assert main(["train", "clip", *line, "--max-steps", "1"]) == 0
+    assert not (tmp_path / "from_file").exists()
+    recorded = yaml.safe_load((output / "train.yaml").read_text())
+    assert recorded["max_steps"] == 1
+    assert recorded["weight_decay"] == 0.25
+    assert recorded["learning_rate"] == 1e-3
+    assert recorded["freeze"] == "vision"
+    # What was recorded is a config file that gives the same run.
+    again = ["--config", str(output / "train.yaml"), "--output", str(tmp_path / "again"), "--use_cpu"]
+    assert main(["train", "clip", *again, "--disable_tqdm", "true"]) == 0
+
+
+def test_resuming_from_the_last_checkpoint(photos, tmp_path, capsys):
+    common = ["train", "clip", "--data", photos, "--output", str(tmp_path), *SMALL, *QUICK, "--save_steps", "1"]
+    assert main([*common, "--resume_from_checkpoint", "last"]) == 2
+    assert "there is no checkpoint" in capsys.readouterr().err
+    assert main(common) == 0
+    assert main([*common, "--max_steps", "3", "--resume_from_checkpoint", "last"]) == 0
+    state = json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "o", "--model", "m"], "--data is missing"),
+        (["--data", "d", "--model", "m"], "--output is missing"),
+        (["--data", "d", "--output", "o"], "--model CHECKPOINT or --from-scratch"),
+        (["--data", "d", "--output", "o", "--model", "m", "--from-scratch", "small"], "either"),
+        (["--data", "d", "--output", "o", "--model", "m", "--test-fraction", "0.1", "--eval-data", "e"], "exclude"),
+        (["--data", "d", "--output", "o", "--model", "m", "--lerning_rate", "1"], "did you mean --learning"),
+        (["--data", "d", "--output", "o", "--model", "m", "stray"], "'stray' is not known"),
+        (["--data", "d", "--output", "o", "--model", "m", "--weight_decay", "much"], "weight_decay"),
+        (["--data", "d", "--output", "o", "--model", "m", "--freeze", "all"], "freeze='all'"),
+        (["--data", "d", "--output", "file/run", "--model", "m"], "cannot be written"),
+        (["--data", "d", "--output", "o", "--model", "m", "--eval-tasks", "scenes/swop_object"], "swap_object"),
+        (["--data", "no/such/place", "--output", "o", "--model", "m"], "no/such/place"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "m", "--width", "8"], "--width goes with --from-scratch"),
+        (["--data", "PHOTOS", "--output", "o", "--from-scratch", "small", "--patch-size", "7"], "patch_size=7"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "./missing"], "missing"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "m", "--streaming", "--test-fraction", "0.1"], "streamed"),
+        (["--config", "missing.yaml"], "missing.yaml cannot be read"),
+        (["--config", "broken.yaml"], "is not YAML"),
+        (["--config", "list.yaml"], "must hold"),
+        (["--config", "typo.yaml"], "key 'bach_size' is not known; did you mean batch_size"),
+    ],
+)
+def test_mistakes_are_one_line(photos, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken.yaml").write_text("a: [1\nb: 2")
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    (tmp_path / "typo.yaml").write_text("bach_size: 3\n")
+    assert main(["train", "clip", *[photos if value == "PHOTOS" else value for value in arguments]]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "clip", "--help"])
+    assert stop.value.code == 0
+    assert "vlcomp train clip --data photos/" in capsys.readouterr().out

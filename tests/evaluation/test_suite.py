@@ -1,0 +1,223 @@
+import json
+import os
+import stat
+
+import pyarrow.parquet as pq
+import pytest
+
+from vlcomp import Embedder, evaluate
+from vlcomp.errors import ArgumentError, DataError
+from vlcomp.evaluation import Report, Task, TaskResult, get_task, list_tasks, register_task, registry, resolve_tasks
+from vlcomp.evaluation.results import source_commit
+from vlcomp.evaluation.task import ITEM_COLUMNS, Score
+from vlcomp.testing import make_captioned_folder, make_class_folder, tiny_clip
+
+from .common import HashModel
+
+SEVEN = [
+    "replace_object",
+    "replace_attribute",
+    "replace_relation",
+    "swap_object",
+    "swap_attribute",
+    "add_object",
+    "add_attribute",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLCOMP_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def report(cache):
+    tasks = [f"scenes/{name}" for name in SEVEN] + ["scenes/retrieval"]
+    return evaluate(HashModel(), tasks=tasks, size=20, progress=False, name="models/hash")
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_groups_and_patterns_expand():
+    everything = resolve_tasks("scenes")
+    assert len(everything) == len(set(everything)) == 18
+    assert {f"scenes/{name}" for name in SEVEN} <= set(everything)
+    assert resolve_tasks(["scenes/swap_*", "scenes/swap_object"]) == ["scenes/swap_object", "scenes/swap_attribute"]
+    assert len(resolve_tasks("scenes/classification")) == 5
+    assert "scenes/systematic/swap_attribute" in resolve_tasks("scenes/systematic")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("scenes/swap_atribute", "scenes/swap_attribute"), ("retreival", "retrieval"), ("scene", "scenes")],
+)
+def test_an_unknown_task_names_close_ones(name, hint):
+    with pytest.raises(ArgumentError, match=f"did you mean .*{hint}"):
+        resolve_tasks([name])
+
+
+def test_every_task_says_what_it_is():
+    for info in list_tasks():
+        assert info.description and info.licence and info.source and info.convention and info.version, info.name
+        assert len(info.description) < 90
+
+
+def test_options_are_checked(tmp_path):
+    with pytest.raises(ArgumentError, match="has no option 'sise'; it has .*size"):
+        get_task("scenes/swap_object", sise=3)
+    with pytest.raises(ArgumentError, match="needs data"):
+        get_task("retrieval")
+    with pytest.raises(ArgumentError, match="its own data"):
+        get_task("scenes/swap_object", data="x")
+    with pytest.raises(ArgumentError, match="group of 18"):
+        get_task("scenes")
+    with pytest.raises(ArgumentError, match="has an option 'sise'"):
+        evaluate(HashModel(), tasks="scenes/swap_object", sise=3)
+    with pytest.raises(ArgumentError, match="reads data"):
+        evaluate(HashModel(), tasks="scenes/swap_object", data=tmp_path)
+    with pytest.raises(ArgumentError, match="more than once"):
+        evaluate(HashModel(), tasks=[get_task("scenes/swap_object"), "scenes/swap_object"])
+    with pytest.raises(ArgumentError, match="empty"):
+        evaluate(HashModel(), tasks=[])
+    with pytest.raises(ArgumentError, match="processor is missing"):
+        evaluate(tiny_clip(), tasks="scenes/swap_object")
+
+
+def test_a_task_of_ones_own(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTERED", {})
+
+    class Mine(Task):
+        name, source, licence, convention = "mine/half", "here", "MIT", "none"
+
+        def __init__(self, *, value: float = 0.5):
+            self.value = value
+
+        def run(self, model, *, progress=False):
+            return TaskResult(self.name, self.version, {"accuracy": Score(self.value, 2)})
+
+    register_task("mine/half", Mine, description="one half")
+    assert resolve_tasks("mine") == ["mine/half"]
+    assert evaluate(
+        HashModel(),
+        tasks=[
+            "mine",
+        ],
+        value=0.25,
+        progress=False,
+    ).metrics == {"mine/half/accuracy": 0.25}
+    with pytest.raises(ArgumentError, match="exists already"):
+        register_task("mine/half", Mine)
+
+
+# -- evaluate ----------------------------------------------------------------------------------------
+
+
+def test_results_hold_everything_that_scores_depend_on(report):
+    results = report.results
+    assert results["schema"] == "vlcomp-results/1" and results["model"]["name"] == "models/hash"
+    assert {"vlcomp_version", "created", "commit", "settings", "environment", "tasks"} <= set(results)
+    entry = results["tasks"]["scenes/swap_object"]
+    assert entry["n"] == 20 and entry["version"] == "1" and entry["headline"] == "accuracy"
+    assert set(entry["scores"]["accuracy"]) == {"value", "n", "standard_error", "low", "high", "ties", "chance"}
+    assert set(entry["references"]) == {"text_only", "text_only_classifier", "bag_of_words"}
+    assert entry["config"]["size"] == 20 and entry["config"]["split"] == "test" and entry["config"]["world"]
+    json.dumps(results, allow_nan=False)
+
+
+def test_the_mean_of_the_seven_categories(report):
+    values = [report.metrics[f"scenes/{name}/accuracy"] for name in SEVEN]
+    mean = report.score("scenes/mean/accuracy")
+    assert mean.value == pytest.approx(sum(values) / 7) and mean.n == 140
+    errors = [report.score(f"scenes/{name}/accuracy").standard_error for name in SEVEN]
+    assert mean.standard_error == pytest.approx(sum(e * e for e in errors) ** 0.5 / 7)
+    assert (
+        "scenes/mean/accuracy"
+        not in evaluate(HashModel(), tasks="scenes/swap_*", size=4, progress=False, references=False).metrics
+    )
+
+
+def test_report_round_trip(report, tmp_path):
+    report.save(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["gallery.json", "items.parquet", "results.json"]
+    again = Report.load(tmp_path / "run")
+    assert again.results == report.results and again.gallery == report.gallery
+    assert again.to_markdown() == report.to_markdown()
+    filled = [{column: item.get(column) for column in ITEM_COLUMNS} for item in report.items]
+    assert again.items == filled and len(filled) == 7 * 20 + 2 * 20
+    table = pq.read_table(tmp_path / "run" / "items.parquet").to_pydict()
+    chosen = [c for c, t in zip(table["correct"], table["task"], strict=True) if t == "scenes/swap_object"]
+    assert sum(chosen) / 20 == report.metrics["scenes/swap_object/accuracy"]
+    assert Report.load(tmp_path / "run" / "results.json").name == "models/hash"
+    mode = stat.S_IMODE((tmp_path / "run" / "results.json").stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert mode == 0o666 & ~umask
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        Report.load(tmp_path)
+    (tmp_path / "results.json").write_text('{"schema": "other/9"}')
+    with pytest.raises(DataError, match="'other/9'"):
+        Report.load(tmp_path)
+
+
+def test_an_unwritable_output_is_found_before_anything_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    class Never:
+        def encode_images(self, images):
+            raise AssertionError("must not run")
+
+        encode_texts = encode_images
+
+    with pytest.raises(ArgumentError, match="cannot be written"):
+        evaluate(Never(), tasks="scenes/swap_object", size=4, output=tmp_path / "file" / "run")
+
+
+def test_markdown_shows_intervals_and_references(report):
+    lines = report.to_markdown().splitlines()
+    assert len({len(line) for line in lines}) == 1
+    row = next(line for line in lines if "scenes/swap_object/accuracy" in line)
+    score = report.score("scenes/swap_object/accuracy")
+    assert f"{score.value:.3f}" in row and f"{score.low:.3f} - {score.high:.3f}" in row
+    assert row.count("0.500") >= 4  # text only twice, bag of words, chance
+    assert len(report.to_markdown(headlines=True).splitlines()) == 2 + 9
+
+
+def test_data_for_each_task_and_options_where_they_fit(tmp_path):
+    captioned, classes = make_captioned_folder(tmp_path / "a", 6), make_class_folder(tmp_path / "b", ("cup", "star"))
+    report = evaluate(
+        HashModel(),
+        tasks=["retrieval", "zero_shot_classification"],
+        data={"retrieval": str(captioned), "zero_shot_classification": classes},
+        templates="a {}",
+        limit=5,
+        progress=False,
+    )
+    assert report.results["tasks"]["retrieval"]["config"]["images"] == 5
+    assert report.results["tasks"]["zero_shot_classification"]["config"]["templates"] == ["a {}"]
+
+
+def test_a_folder_a_model_and_an_embedder_score_the_same(clip_checkpoint):
+    from vlcomp import load_embedder
+
+    embedder = load_embedder(clip_checkpoint)
+    options = {"tasks": "scenes/swap_object", "size": 10, "progress": False}
+    reports = [
+        evaluate(str(clip_checkpoint), **options),
+        evaluate(embedder.model, embedder.processor, **options),
+        evaluate(embedder, **options),
+    ]
+    scores = [[item["margin"] for item in report.items] for report in reports]
+    assert scores[0] == scores[1] == scores[2]
+    assert reports[0].results["model"]["model_type"] == "clip" and reports[0].results["model"]["parameters"] > 1000
+    assert isinstance(embedder, Embedder)
+
+
+def test_commit_is_that_of_the_package_or_nothing():
+    commit = source_commit()
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
