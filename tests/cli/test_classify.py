@@ -18,7 +18,8 @@ def test_table_and_json_hold_the_scores_of_the_pipeline(clip_checkpoint, picture
     out = tmp_path / "new" / "out.json"
     labels = ["a cup", "a star", "a dog"]
     one = str(pictures / "cup" / "000.png")
-    assert main(["classify", str(clip_checkpoint), one, str(pictures), "--labels", *labels, "--json", str(out)]) == 0
+    arguments = [one, str(pictures), "--labels", *labels, "--json", str(out), "--batch-size", "1"]
+    assert main(["classify", str(clip_checkpoint), *arguments]) == 0
     record = json.loads(out.read_text())
     paths = sorted(str(path) for path in pictures.rglob("*.png"))
     assert [row["image"] for row in record["results"]] == paths  # the one given twice is classified once
