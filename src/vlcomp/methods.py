@@ -33,6 +33,8 @@ class Method:
             Example script, relative to the repository.
         study (`str`, *optional*):
             The `Study` that `vlcomp reproduce` runs.
+        demo (`str`, *optional*):
+            Function that adds the method's rows to `vlcomp demo`.
         paper (`str`, *optional*):
             arXiv identifier.
     """
@@ -44,10 +46,11 @@ class Method:
     arguments: str
     example: str
     study: str | None = None
+    demo: str | None = None
     paper: str | None = None
 
     def load(self, part: str) -> Any:
-        """Import a part: `model`, `trainer`, `arguments` or `study`."""
+        """Import a part: `model`, `trainer`, `arguments`, `study` or `demo`."""
         module, attribute = getattr(self, part).split(":")
         return getattr(importlib.import_module(module), attribute)
 
@@ -63,6 +66,7 @@ METHODS: dict[str, Method] = {
             arguments="vlcomp.training:ContrastiveTrainingArguments",
             example="examples/train_clip.py",
             study="vlcomp.studies.clip:STUDY",
+            demo="vlcomp.studies.clip:demo",
             paper="2103.00020",
         ),
     )

@@ -89,12 +89,12 @@ def sample_caption(
         `Caption`
     """
     kind = kind or rng.choices(tuple(CAPTION_MIX), tuple(CAPTION_MIX.values()))[0]
-    related = rng.random() < RELATION_SHARE if relation is None else relation
     count = len(scene.objects)
+    related = (rng.random() < RELATION_SHARE if relation is None else relation) and count > 1
     if num_mentions is None:
         num_mentions = 3 if count == 3 and rng.random() < THREE_SHARE else 2
     # Only the first two objects of a scene are sure to stand in a clear relation.
-    order = [0, 1] if related else rng.sample(range(count), 2)
+    order = [0, 1] if related else rng.sample(range(count), min(2, count))
     rng.shuffle(order)
     if num_mentions == 3:
         order += [i for i in range(count) if i not in order]
@@ -117,11 +117,11 @@ def sample_caption(
 
 
 def long_caption(rng: random.Random, scene: Scene) -> str:
-    """Everything there is to say about a scene, in several sentences (about 30 to 60 words)."""
+    """Everything there is to say about a scene, in several sentences (about 20 to 60 words)."""
     order = list(range(len(scene.objects)))
     rng.shuffle(order)
-    count = {2: "two", 3: "three"}[len(order)]
-    sentences = [f"The picture shows {count} things on {scene.background}."]
+    count = {1: "one thing", 2: "two things", 3: "three things"}[len(order)]
+    sentences = [f"The picture shows {count} on {scene.background}."]
     for index in order:
         item = scene.objects[index]
         mention = Mention(index, item.shape, item.colour, item.texture, item.size)

@@ -20,18 +20,7 @@ from ...errors import ArgumentError
 from .captions import long_caption, sample_caption, training_negatives
 from .items import CATEGORIES, SYSTEMATIC_CATEGORIES, sample_pair
 from .render import STYLES, encode_png, render
-from .world import (
-    ALLOWED_COLOURS,
-    BACKGROUNDS,
-    DIAMETERS,
-    SHAPES,
-    TEXTURE_SHARES,
-    TEXTURES,
-    WORLD_VERSION,
-    Scene,
-    SceneObject,
-    sample_scene,
-)
+from .world import SHAPES, TRAINING_OBJECTS, WORLD_VERSION, Scene, sample_scene
 
 _IMAGE = datasets.Image()
 _CAPTIONED = {"image": _IMAGE, "caption": datasets.Value("string"), "image_id": datasets.Value("int64")}
@@ -91,7 +80,8 @@ def load_scenes(
 ) -> datasets.Dataset:
     """Make (or read from the cache) a data set of the Scenes world.
 
-    Scenes are two or three coloured, textured objects of three sizes on one of four backgrounds. The same arguments
+    Scenes are coloured, textured objects of three sizes on one of four backgrounds: one to three of them in the
+    training set, two or three in the test sets. The same arguments
     give the same bytes in every process and on every machine. A larger `size` begins with the rows of a smaller one.
 
     Args:
@@ -224,7 +214,8 @@ def _image(scene: Scene, image_size: int, style: str = "clean", seed: str = "") 
 
 
 def _training_row(rng: random.Random, index: int, image_size: int) -> dict[str, Any]:
-    scene = sample_scene(rng)
+    count = rng.choices(tuple(TRAINING_OBJECTS), tuple(TRAINING_OBJECTS.values()))[0]
+    scene = sample_scene(rng, num_objects=count)
     caption = sample_caption(rng, scene)
     negatives = training_negatives(rng, scene, caption)
     return {
@@ -284,16 +275,6 @@ def _classification_row(rng: random.Random, name: str, index: int, image_size: i
     # Every class equally often. The picture of an index differs between styles, so no style can be
     # recognised from the others' test pictures.
     shape = SHAPES[index % len(SHAPES)]
-    size = rng.choice(("medium", "big"))
-    radius = DIAMETERS[size] / 2
-    item = SceneObject(
-        shape,
-        rng.choice(ALLOWED_COLOURS[shape]),
-        size,
-        rng.choices(TEXTURES, TEXTURE_SHARES)[0],
-        round(rng.uniform(radius, 1 - radius), 4),
-        round(rng.uniform(radius, 1 - radius), 4),
-    )
-    scene = Scene(rng.choice(tuple(BACKGROUNDS)), (item,))
+    scene = sample_scene(rng, num_objects=1, shape=shape)
     image = _image(scene, image_size, name.removeprefix("classification/"), str(zlib.crc32(name.encode())))
     return {"image": image, "label": SHAPES.index(shape), "scene": scene.to_json()}

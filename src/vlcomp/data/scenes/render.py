@@ -42,7 +42,7 @@ def render(scene: Scene, image_size: int = 64, style: str = "clean", seed: str =
     canvas = np.empty((image_size, image_size, 3), dtype=np.float32)
     canvas[:] = [channel + rng.uniform(-5, 5) for channel in ground]
     for item in scene.objects:
-        diameter = max(4, round(DIAMETERS[item.size] * image_size + rng.uniform(-0.02, 0.02) * image_size))
+        diameter = max(4, round(DIAMETERS[item.size] * image_size))
         top = min(max(round(item.y * image_size - diameter / 2), 0), image_size - diameter)
         left = min(max(round(item.x * image_size - diameter / 2), 0), image_size - diameter)
         mask = _mask(item.shape, diameter)

@@ -33,10 +33,15 @@ COLOURS = {
 # Pale: a ground as strong as the objects' own colours drowns the outlines, and no noun is learned for a long time.
 BACKGROUNDS = {"sand": (250, 238, 212), "sky": (214, 234, 252), "mint": (218, 244, 218), "rose": (250, 222, 226)}
 TEXTURES = ("plain", "striped", "dotted")
+# The box of an object starts at a multiple of this share of the side. Anywhere would do as well, but a small vision
+# transformer takes several times as long to learn the shapes then.
+LATTICE = 0.1
 TEXTURE_SHARES = (0.7, 0.15, 0.15)
 SIZES = ("small", "medium", "big")
 # Diameter as a share of the picture's side.
-DIAMETERS = {"small": 0.28, "medium": 0.34, "big": 0.40}
+DIAMETERS = {"small": 0.32, "medium": 0.38, "big": 0.44}
+# Scenes of one object among the training scenes: they are what nouns are learned from.
+TRAINING_OBJECTS = {1: 0.3, 2: 0.35, 3: 0.35}
 RELATIONS = ("left of", "right of", "above", "below")
 INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -119,7 +124,7 @@ def _place(rng: random.Random, sizes: list[str]) -> list[tuple[float, float]]:
         centres: list[tuple[float, float]] = []
         for radius in radii:
             for _ in range(12):
-                x, y = rng.uniform(radius, 1 - radius), rng.uniform(radius, 1 - radius)
+                x, y = (rng.randint(0, int((1 - 2 * radius) / LATTICE + 1e-9)) * LATTICE + radius for _ in range(2))
                 # Squares of the objects' boxes may not touch: shapes differ in how they fill their box.
                 if all(
                     max(abs(x - cx), abs(y - cy)) > radius + other + 0.01
@@ -129,50 +134,56 @@ def _place(rng: random.Random, sizes: list[str]) -> list[tuple[float, float]]:
                     break
             else:
                 break
+        if len(centres) == len(radii) == 1:
+            return centres
         if len(centres) == len(radii):
             dx, dy = abs(centres[0][0] - centres[1][0]), abs(centres[0][1] - centres[1][1])
             if max(dx, dy) >= 1.5 * min(dx, dy):
                 return centres
 
 
-def sample_scene(rng: random.Random, *, num_objects: int | None = None, held_out: bool = False) -> Scene:
+def sample_scene(
+    rng: random.Random, *, num_objects: int | None = None, held_out: bool = False, shape: str | None = None
+) -> Scene:
     """Draw a scene.
 
     Args:
         rng (`random.Random`):
             Source of randomness; the same state gives the same scene.
         num_objects (`int`, *optional*):
-            2 or 3; three in half of the scenes if not given.
+            1, 2 or 3; two or three, equally often, if not given.
         held_out (`bool`, defaults to `False`):
             The first two objects are held-out colour-noun pairs of one block (see :func:`is_held_out`), so that their
             colours can be exchanged within the held-out pairs. Otherwise every pair is one that training shows.
+        shape (`str`, *optional*):
+            Shape of the first object.
 
     Returns:
-        `Scene`: its first two objects stand in a clear relation to each other.
+        `Scene`: the first two of its objects, if it has so many, stand in a clear relation to each other.
     """
     count = num_objects or rng.choice((2, 3))
     shapes: list[str]
     colours: list[str]
     if held_out:
-        first = rng.choice(SHAPES)
+        first = shape or rng.choice(SHAPES)
         shapes = [first, rng.choice([s for s in shape_group(first) if s != first])]
         colours = rng.sample(HELD_OUT_COLOURS[first], 2)
     else:
         shapes, colours = [], []
     while len(shapes) < count:
-        shape = rng.choice(SHAPES)
-        if shape in shapes:
+        candidate = rng.choice(SHAPES) if shapes or shape is None else shape
+        if candidate in shapes:
             continue
-        colour = rng.choice(ALLOWED_COLOURS[shape])
+        colour = rng.choice(ALLOWED_COLOURS[candidate])
         if colour in colours:
             continue
-        shapes.append(shape)
+        shapes.append(candidate)
         colours.append(colour)
     sizes = rng.choices(SIZES, (0.3, 0.4, 0.3), k=count)
     textures = rng.choices(TEXTURES, TEXTURE_SHARES, k=count)
     centres = _place(rng, sizes)
     objects = tuple(
-        SceneObject(shape, colour, size, texture, x, y)
-        for shape, colour, size, texture, (x, y) in zip(shapes, colours, sizes, textures, centres, strict=True)
+        SceneObject(name, colour, size, texture, x, y)
+        for name, colour, size, texture, (x, y) in zip(shapes, colours, sizes, textures, centres, strict=True)
     )
     return Scene(rng.choice(tuple(BACKGROUNDS)), objects)

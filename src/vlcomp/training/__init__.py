@@ -1,0 +1,16 @@
+"""Trainers, and the parts they are made of."""
+
+from .arguments import ContrastiveTrainingArguments
+from .contrastive import ContrastiveTrainer
+from .distributed import gather_embeddings
+from .grad_cache import cached_backward, split_batch
+from .sampler import UniqueImageBatchSampler
+
+__all__ = [
+    "ContrastiveTrainer",
+    "ContrastiveTrainingArguments",
+    "UniqueImageBatchSampler",
+    "cached_backward",
+    "gather_embeddings",
+    "split_batch",
+]

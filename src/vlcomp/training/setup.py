@@ -1,0 +1,152 @@
+"""What is checked and loaded before a run, so that mistakes show at once and not after hours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, PreTrainedModel
+from transformers.trainer_utils import has_length
+
+from ..checkpoints import load_dual_encoder, require_dual_encoder, require_processor, require_same_vocabulary
+from ..errors import ArgumentError, CheckpointError, DataError
+from .adapters import base_model
+from .arguments import ContrastiveTrainingArguments
+
+logger = logging.getLogger(__name__)
+
+
+def check_arguments(
+    model: Any, args: Any, kind: type[ContrastiveTrainingArguments] = ContrastiveTrainingArguments
+) -> ContrastiveTrainingArguments:
+    """Check the settings of a run, or make the default ones.
+
+    Args:
+        model (`str` or `PreTrainedModel`):
+            Gives the default output folder its name.
+        args (`ContrastiveTrainingArguments`, *optional*):
+            The settings.
+        kind (`type`, defaults to `ContrastiveTrainingArguments`):
+            Their class.
+
+    Returns:
+        `ContrastiveTrainingArguments`
+
+    Raises:
+        ArgumentError: if `args` is of another class or its output folder cannot be written.
+    """
+    if args is None:
+        args = kind(f"{Path(model_name(model)).name or 'clip'}-contrastive")
+    if not isinstance(args, kind):
+        raise ArgumentError(f"args is a {type(args).__name__}; pass {kind.__name__}(...), it takes the same settings")
+    if args.n_gpu > 1:
+        logger.warning(
+            "using one of %d GPUs: launch with `torchrun` or `accelerate launch` to use all of them", args.n_gpu
+        )
+        args._n_gpu = 1
+    if args.per_device_train_batch_size * args.world_size == 1:
+        logger.warning(
+            "a contrastive batch of 1 has nothing to contrast with and its loss is 0; raise "
+            "per_device_train_batch_size"
+        )
+    if args.should_save:
+        check_writable(args.output_dir)
+    return args
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Make sure, before anything is computed, that results can be written.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The output folder; made if missing.
+
+    Raises:
+        ArgumentError: if it cannot be made or written to.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ArgumentError(
+            f"output_dir={os.fspath(folder)!r} cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def load_model(model: Any, processor: Any = None) -> tuple[PreTrainedModel, Any]:
+    """Load what was given by name, and check that model and processor fit each other.
+
+    Args:
+        model (`str`, `Path` or `PreTrainedModel`):
+            A checkpoint, loaded in float32, or a model.
+        processor (`ProcessorMixin`, *optional*):
+            By default that of the checkpoint that the model was loaded from.
+
+    Returns:
+        `tuple[PreTrainedModel, ProcessorMixin]`
+
+    Raises:
+        ArgumentError: if there is no way to find the processor.
+        CheckpointError: if the model or processor cannot be used.
+    """
+    name = model_name(model)
+    if isinstance(model, (str, os.PathLike)):
+        # Half-precision weights lose small updates; bf16=True or fp16=True computes in half precision all the same.
+        return load_dual_encoder(model, processor=processor, dtype=torch.float32)
+    require_dual_encoder(base_model(model), name or type(model).__name__)
+    if processor is None:
+        if not name:
+            raise ArgumentError(
+                f"the {type(model).__name__} was not loaded from a checkpoint, so its processor is not known; pass "
+                "processing_class"
+            )
+        try:
+            processor = AutoProcessor.from_pretrained(name)
+        # Loaders raise OSError, ValueError, KeyError and others; all mean that there is no usable processor.
+        except Exception as error:
+            first = str(error).strip().splitlines()[:1]
+            raise CheckpointError(
+                f"{name}: cannot load the processor of the model ({' '.join(first)}); pass processing_class"
+            ) from error
+    require_processor(processor, name or type(model).__name__)
+    require_same_vocabulary(base_model(model), processor.tokenizer, name or type(model).__name__)
+    return model, processor
+
+
+def check_dataset(name: str, dataset: Any, columns: tuple[str, ...]) -> None:
+    """Check that a data set has rows and columns, as far as it tells.
+
+    Args:
+        name (`str`):
+            What to call it in messages.
+        dataset (`Dataset`, *optional*):
+            The data set.
+        columns (`tuple[str, ...]`):
+            Columns that it needs.
+
+    Raises:
+        DataError: if it is empty or lacks a column.
+    """
+    if dataset is None:
+        return
+    if has_length(dataset) and len(dataset) == 0:
+        raise DataError(f"{name} has no rows")
+    present = getattr(dataset, "column_names", None)
+    missing = [column for column in columns if present and column not in present]
+    if missing:
+        raise DataError(
+            f"{name} has no column {' and no '.join(map(repr, missing))}, only {', '.join(present)}; use "
+            "dataset.rename_column, or load it with vlcomp.load_captioned(..., image_column=..., caption_column=...)"
+        )
+
+
+def model_name(model: Any) -> str:
+    """Where a model was loaded from; empty if it was not."""
+    if isinstance(model, (str, os.PathLike)):
+        return os.fspath(model)
+    return getattr(getattr(base_model(model), "config", None), "_name_or_path", "") or ""

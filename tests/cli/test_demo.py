@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+import _vlcomp_cli
+from vlcomp.cli import demo
+from vlcomp.studies import clip
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """The demo with a model and test sets of seconds instead of minutes."""
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    real_pretrain, real_measure = clip.pretrain_on_scenes, clip.measure_on_scenes
+
+    def pretrain(folder, **options):
+        options.update(steps=4, num_images=64, batch_size=16, eval_steps=2, eval_items=4, width=32, layers=1)
+        return real_pretrain(folder, **options)
+
+    def measure(folder, **options):
+        tasks = ["scenes/swap_attribute", "scenes/swap_object", "scenes/replace_object", "scenes/replace_attribute"]
+        return real_measure(folder, **{**options, "tasks": [*tasks, "scenes/retrieval"], "limit": 8})
+
+    monkeypatch.setattr(clip, "pretrain_on_scenes", pretrain)
+    monkeypatch.setattr(clip, "measure_on_scenes", measure)
+
+
+def test_demo_leaves_a_model_results_pictures_and_a_page(small, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert _vlcomp_cli.main(["demo", "--quick", "--output", str(output)]) == 0
+    text = capsys.readouterr().out
+    assert "scenes/swap_attribute" in text and "loaded as CLIPModel" in text and "too briefly" in text
+    results = json.loads((output / "results" / "clip" / "results.json").read_text())
+    references = results["tasks"]["scenes/swap_attribute"]["references"]
+    assert references["text_only"]["accuracy"]["value"] == 0.5
+    assert references["bag_of_words"]["accuracy"]["value"] == 0.5
+    page = (output / "report.html").read_text()
+    assert "data:image/png;base64," in page and "CLIP" in page
+    assert len(list((output / "pictures").glob("*.png"))) == 8
+    assert not (output / "clip" / "training").exists()
+
+
+def test_unwritable_output_is_found_at_once(tmp_path, capsys):
+    blocker = tmp_path / "file"
+    blocker.write_text("x")
+    assert _vlcomp_cli.main(["demo", "--output", str(blocker)]) == 2
+    assert str(blocker) in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_load_is_an_error(tmp_path):
+    from vlcomp.errors import VlcompError
+
+    with pytest.raises(VlcompError, match="could not be loaded"):
+        demo._reload(Path(tmp_path / "nothing"), tmp_path / "pictures")
