@@ -22,7 +22,8 @@ from .frame import Study
 
 logger = logging.getLogger(__name__)
 
-# Side of the pictures. Objects are 11 to 16 pixels wide, so a patch of 8 is smaller than any of them.
+# Side of the pictures. Objects are 11 to 16 pixels wide, larger than a patch of 8 pixels, and
+# their boxes start where patches do (see LATTICE of the world).
 IMAGE_SIZE = 40
 SELECTION_METRIC = "scenes/retrieval/image_to_text/recall@1"
 SCENES_TASKS = (
@@ -92,7 +93,7 @@ def pretrain_on_scenes(
         layers (`int`, defaults to 4):
             Blocks of each tower.
         eval_steps (`int`, *optional*):
-            Steps between two measurements on the validation split; an eighth of `steps` if not given.
+            Steps between two measurements on the validation split; a tenth of `steps` if not given.
         eval_items (`int`, defaults to 500):
             Items of each measured category (retrieval always has its gallery of 1,000).
         progress (`bool`, defaults to `True`):
@@ -116,7 +117,7 @@ def pretrain_on_scenes(
     common: dict[str, Any] = {"split": "validation", "image_size": image_size, "references": False, "gallery": False}
     evaluators: list[Any] = [ScenesRetrieval(**common)]
     evaluators += [ScenesChoice(name, size=eval_items, **common) for name in CATEGORIES]
-    eval_steps = eval_steps or max(1, steps // 8)
+    eval_steps = eval_steps or max(1, steps // 10)
     arguments = ContrastiveTrainingArguments(
         output_dir=str(folder / "training"),
         per_device_train_batch_size=batch_size,
@@ -226,7 +227,7 @@ def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-STEPS = 1200
+STEPS = 500
 
 STUDY = Study(
     name="clip",
