@@ -75,7 +75,7 @@ def test_imports_run_one_way(path):
         target = level(name)
         if target is None:
             continue  # a public name of the package itself
-        assert target > level(own), f"{path.relative_to(ROOT)} (layer {own}) imports {name}, which lies above or beside it"
+        assert target > level(own), f"{path.relative_to(ROOT)} imports {name}, which lies above or beside {own}"
 
 
 def test_no_cycle_within_a_layer():

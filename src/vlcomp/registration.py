@@ -1,6 +1,7 @@
 """The only place where vlcomp registers classes with transformers.
 
-Importing :mod:`vlcomp` runs :func:`register`, so that ``AutoModel``, ``AutoProcessor`` and ``pipeline`` know the models.
+Importing :mod:`vlcomp` runs :func:`register`, so that ``AutoModel``, ``AutoProcessor`` and ``pipeline`` know the
+models.
 """
 
 

@@ -25,7 +25,8 @@ def new_clip(
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`):
-            Gives the vocabulary and the special token ids; the model pools where `tokenizer.eos_token_id` first stands.
+            Gives the vocabulary and the special token ids; the model pools where `tokenizer.eos_token_id` first
+            stands.
         image_size (`int`, defaults to 64):
             Side of the square input in pixels; a multiple of `patch_size`.
         patch_size (`int`, defaults to 8):

@@ -245,8 +245,8 @@ STUDY = Study(
         "scenes/winoground/group_score": "Winoground-style group",
     },
     notes=(
-        "Test split; the checkpoint is the one with the best validation R@1 (image to text, gallery of 1,000). Text-only "
-        "scorers are at 50 % in every category by construction; the oracle bag of words is at 50 % on both swaps."
+        "Test split; the checkpoint is the one with the best validation R@1 (image to text, gallery of 1,000). "
+        "Text-only scorers are at 50 % in every category by construction, the oracle bag of words on both swaps."
     ),
     details=_curves,
 )

@@ -55,6 +55,8 @@ def test_textures_show():
 
 
 def test_sizes_show():
-    areas = [(np.abs(render(one("box", size=s), 64).astype(int) - render(one("box", size=s), 64)[1, 1]).sum(-1) > 90).sum()
-             for s in ("small", "medium", "big")]  # fmt: skip
+    areas = []
+    for size in ("small", "medium", "big"):
+        pixels = render(one("box", size=size), 64).astype(int)
+        areas.append((np.abs(pixels - pixels[1, 1]).sum(axis=-1) > 90).sum())
     assert areas[0] * 1.2 < areas[1] and areas[1] * 1.2 < areas[2]

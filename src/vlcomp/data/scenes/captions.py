@@ -163,7 +163,8 @@ def training_negatives(rng: random.Random, scene: Scene, caption: Caption) -> li
         add("replace_object", caption.with_mention(position, noun=rng.choice([s for s in SHAPES if s not in shapes])))
     if coloured:
         position = rng.choice(coloured)
-        choices = [c for c in ALLOWED_COLOURS[scene.objects[caption.mentions[position].index].shape] if c not in colours]
+        shape = scene.objects[caption.mentions[position].index].shape
+        choices = [c for c in ALLOWED_COLOURS[shape] if c not in colours]
         add("replace_attribute", caption.with_mention(position, colour=rng.choice(choices)))
     if caption.relation:
         add("replace_relation", replace(caption, relation=INVERSE[caption.relation]))
@@ -176,11 +177,11 @@ def training_negatives(rng: random.Random, scene: Scene, caption: Caption) -> li
 
 
 def swap_mentions(caption: Caption) -> Caption:
-    """"a star left of a cup" to "a cup left of a star": first and second mention exchanged, the relation kept."""
+    """ "a star left of a cup" to "a cup left of a star": first and second mention exchanged, the relation kept."""
     return replace(caption, mentions=(caption.mentions[1], caption.mentions[0], *caption.mentions[2:]))
 
 
 def swap_colours(caption: Caption, first: int = 0, second: int = 1) -> Caption:
-    """"a red star and a blue cup" to "a blue star and a red cup"."""
+    """ "a red star and a blue cup" to "a blue star and a red cup"."""
     a, b = caption.mentions[first].colour, caption.mentions[second].colour
     return caption.with_mention(first, colour=b).with_mention(second, colour=a)

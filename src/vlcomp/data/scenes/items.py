@@ -15,7 +15,6 @@ from .captions import Caption, Mention, sample_caption, swap_colours, swap_menti
 from .world import (
     ALLOWED_COLOURS,
     HELD_OUT_COLOURS,
-    INVERSE,
     SHAPES,
     TEXTURES,
     Scene,
@@ -61,9 +60,7 @@ def replace_object(rng: random.Random, held_out: bool = False) -> MirroredPair |
 
 def replace_attribute(rng: random.Random, held_out: bool = False) -> MirroredPair | None:
     scene = sample_scene(rng, held_out=held_out)
-    caption = sample_caption(
-        rng, scene, kind="attributed", colour_all=held_out, num_mentions=2 if held_out else None
-    )
+    caption = sample_caption(rng, scene, kind="attributed", colour_all=held_out, num_mentions=2 if held_out else None)
     position = _mentioned(rng, caption, lambda m: m.colour and (not held_out or m.index < 2))
     if position is None:
         return None

@@ -138,7 +138,8 @@ def load_scenes(
         raise ArgumentError(f"size={size} must be at least 1")
     if image_size < 24:
         raise ArgumentError(f"image_size={image_size}: below 24 pixels the shapes cannot be told apart")
-    folder = _cache_root(cache_dir) / f"v{WORLD_VERSION}" / f"{name.replace('/', '-')}-{split}-{size}-{image_size}px-{seed}"
+    key = f"{name.replace('/', '-')}-{split}-{size}-{image_size}px-{seed}"
+    folder = _cache_root(cache_dir) / f"v{WORLD_VERSION}" / key
     if not (folder / "dataset_info.json").exists():
         features = datasets.Features(_features(name, kind))
         rows = partial(_rows, name, kind, split, size, image_size, seed)
@@ -202,7 +203,9 @@ def _rows(name: str, kind: str, split: str, size: int, image_size: int, seed: in
     makers: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
         "train": lambda: (_training_row(stream(i), i, image_size) for i in range(size)),
         "retrieval": lambda: (_retrieval_row(stream(i), i, image_size) for i in range(size)),
-        "choice": lambda: (row for i in range((size + 1) // 2) for row in _choice_rows(stream(i), name, i, image_size)),
+        "choice": lambda: (
+            row for i in range((size + 1) // 2) for row in _choice_rows(stream(i), name, i, image_size)
+        ),
         "winoground": lambda: (_winoground_row(stream(i), i, image_size) for i in range(size)),
         "classification": lambda: (_classification_row(stream(i), name, i, image_size) for i in range(size)),
     }

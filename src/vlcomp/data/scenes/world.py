@@ -90,9 +90,9 @@ class Scene:
 def is_held_out(shape: str, colour: str) -> bool:
     """Whether a colour-noun pair is kept out of all training scenes and captions (the systematic split).
 
-    Shapes come in five groups of four and colours in four groups of three; group g of the shapes never has a colour of
-    group g mod 4. Every shape is seen in nine colours and every colour on twelve shapes or more, and the colours of two
-    held-out pairs of one block can be exchanged with all four pairs held out.
+    Shapes come in five groups of four and colours in four groups of three; group g of the shapes never has a colour
+    of group g mod 4. Every shape is seen in nine colours and every colour on twelve shapes or more, and the colours of
+    two held-out pairs of one block can be exchanged with all four pairs held out.
     """
     return SHAPES.index(shape) // _SHAPE_GROUP % 4 == _COLOUR_NAMES.index(colour) // _COLOUR_GROUP
 
