@@ -60,7 +60,7 @@ def pretrain_on_scenes(
     seed: int = 0,
     num_images: int = 40_000,
     batch_size: int = 128,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-3,
     image_size: int = IMAGE_SIZE,
     patch_size: int = 8,
     width: int = 128,
@@ -82,7 +82,7 @@ def pretrain_on_scenes(
             Training pictures, one caption each.
         batch_size (`int`, defaults to 128):
             Pairs in a batch.
-        learning_rate (`float`, defaults to 1e-3):
+        learning_rate (`float`, defaults to 2e-3):
             Peak of a cosine schedule with 100 steps of warm-up.
         image_size (`int`, defaults to 40):
             Side of the pictures in pixels.
@@ -227,7 +227,7 @@ def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-STEPS = 500
+STEPS = 700
 
 STUDY = Study(
     name="clip",
