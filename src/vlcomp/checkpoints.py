@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging as python_logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,18 @@ def load_dual_encoder(
         ('CLIPModel', 'CLIPProcessor')
     """
     where = os.fspath(model)
+    with no_token_notes():
+        return _loaded(where, processor, revision, trust_remote_code, dtype, progress)
+
+
+def _loaded(
+    where: str,
+    processor: Any,
+    revision: str | None,
+    trust_remote_code: bool,
+    dtype: torch.dtype | str | None,
+    progress: bool,
+) -> tuple[PreTrainedModel, Any]:
     source = {"revision": revision, "trust_remote_code": trust_remote_code}
     _require_model_files(where)
     if processor is None or isinstance(processor, (str, os.PathLike)):
@@ -87,6 +101,29 @@ def non_finite_weights(model: nn.Module, limit: int = 3) -> str:
     bad = [name for name, value in model.named_parameters() if not torch.isfinite(value).all()]
     more = f" and {len(bad) - limit} more" if len(bad) > limit else ""
     return ", ".join(bad[:limit]) + more
+
+
+@contextmanager
+def no_token_notes() -> Iterator[None]:
+    """Leave out two notes of transformers on special tokens that nobody can act on.
+
+    Every SigLIP configuration is compared with its own class's defaults, whose `bos_token_id` lies outside its
+    default vocabulary; and a trainer reports that it copied a tokenizer's ids into the configuration.
+    """
+    loggers = [python_logging.getLogger(f"transformers.{name}") for name in ("configuration_utils", "trainer_utils")]
+    for logger in loggers:
+        logger.addFilter(_is_no_token_note)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_no_token_note)
+
+
+def _is_no_token_note(record: python_logging.LogRecord) -> bool:
+    text = record.getMessage()
+    default = "_token_id must be `None` or an integer within the vocabulary" in text and "got 4940" in text
+    return not default and not text.startswith("The tokenizer has new PAD/BOS/EOS tokens")
 
 
 def as_dtype(dtype: torch.dtype | str) -> torch.dtype | str:

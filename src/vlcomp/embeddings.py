@@ -29,7 +29,7 @@ from .checkpoints import (
 )
 from .data.images import load_image, process_images
 from .data.tokenization import text_padding
-from .errors import ArgumentError, CheckpointError, DataError, EvaluationError
+from .errors import ArgumentError, CheckpointError, DataError, EvaluationError, check_count
 
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -91,10 +91,8 @@ class Embedder:
         num_workers: int = 0,
         name: str | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ArgumentError(f"batch_size={batch_size} must be at least 1")
-        if num_workers < 0:
-            raise ArgumentError(f"num_workers={num_workers} must be 0 (no threads) or more")
+        check_count("batch_size", batch_size)
+        check_count("num_workers", num_workers, 0, " (no threads) or more")
         if fit not in (None, "crop", "squash", "pad"):
             raise ArgumentError(f"fit={fit!r} is not one of 'crop', 'squash', 'pad' or None (as the processor is set)")
         self.name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__

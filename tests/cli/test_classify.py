@@ -6,7 +6,7 @@ import pytest
 from _vlcomp_cli import main
 from vlcomp import ZeroShotPipeline
 from vlcomp.cli import classify
-from vlcomp.testing import make_class_folder, tiny_images
+from vlcomp.testing import make_captioned_folder, make_class_folder, tiny_images
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_bad_images_stop_or_are_skipped_and_listed(clip_checkpoint, pictures, tm
     assert "skipped 2 of 6 pictures" in printed.err and "bad.png" in printed.err and "gone.png" in printed.err
     record = json.loads(out.read_text())
     assert len(record["results"]) == 4 and [entry["image"] for entry in record["skipped"]][1] == gone
-    assert main(["classify", str(clip_checkpoint), gone, "--labels", "a", "--skip-bad-images"]) == 2
+    assert main(["classify", str(clip_checkpoint), gone, "--labels", "a", "b", "--skip-bad-images"]) == 2
     assert "none of the 1 pictures can be read" in capsys.readouterr().err
 
 
@@ -106,3 +106,29 @@ def test_long_labels_do_not_break_the_table(clip_checkpoint, tmp_path, capsys):
     long = "a very " * 30 + "red cup"
     assert main(["classify", str(clip_checkpoint), str(tmp_path / "a.png"), "--labels", long, "star"]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines()[1:])) <= 2 + 60 + 2 + 6 + 2 + 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PICTURE", "--labels", "cat", "cat"], "--labels[1]='cat' is there twice"),
+        (["PICTURE", "--labels", "cat", " "], "--labels[1]=' ' is empty"),
+        (["PICTURE", "--labels", "cat", "dog", "--template", "a photo"], "--template='a photo' has no"),
+        (["TORN", "--labels", "cat", "dog"], "1 picture of those to classify cannot be read"),
+    ],
+)
+def test_mistakes_show_before_the_model_is_loaded(tmp_path, capsys, arguments, message):
+    make_captioned_folder(tmp_path / "photos", 2)
+    torn = tmp_path / "photos" / "0001.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    names = {"PICTURE": str(tmp_path / "photos" / "0000.png"), "TORN": str(tmp_path / "photos")}
+    assert main(["classify", "no/model/there", *[names.get(word, word) for word in arguments]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_label_says_nothing_under_a_softmax(clip_checkpoint, siglip_checkpoint, tmp_path, capsys):
+    folder = make_captioned_folder(tmp_path / "photos", 1)
+    assert main(["classify", str(clip_checkpoint), str(folder), "--labels", "cat"]) == 2
+    assert "give at least two labels" in capsys.readouterr().err
+    assert main(["classify", str(siglip_checkpoint), str(folder), "--labels", "cat"]) == 0
+    assert capsys.readouterr().err == ""

@@ -57,3 +57,56 @@ def test_errors_are_one_line(capsys, monkeypatch):
     assert _vlcomp_cli.main(["reproduce", "clipp"]) == 2
     captured = capsys.readouterr().err
     assert captured.startswith("error: ") and captured.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "m", "--bach-size", "3"], "'--bach-size' is not known; did you mean --batch-size"),
+        (["evaluate", "--bach-size", "3"], "'--bach-size' is not known; did you mean --batch-size"),
+        (["evaluate", "m", "--batch-size", "x"], "--batch-size: invalid int value: 'x'"),
+        (["evaluate", "m", "--fit", "foo"], "invalid choice: 'foo'"),
+        (["classify", "m", "p.png", "--label", "cat"], "'--label' is not known; did you mean --labels"),
+        (["classify", "m", "p.png"], "--labels --labels-file is required"),
+        (["train", "clipp"], "invalid choice: 'clipp'"),
+        (["train", "clip", "--lora", "x"], "`vlcomp train clip --help`"),
+        (["demo", "stray"], "'stray' is not known"),
+        (["tasks", "--jsn"], "did you mean --json"),
+    ],
+)
+def test_mistyped_arguments_are_one_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        _vlcomp_cli.main(arguments)
+    captured = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert captured.startswith("error: ") and captured.count("\n") == 1
+    assert message in captured
+
+
+def test_an_error_of_several_lines_is_printed_as_one_after_the_bars(capsys, monkeypatch):
+    from tqdm import tqdm
+
+    import vlcomp.cli.tasks
+    from vlcomp.errors import ArgumentError
+
+    def run(args):
+        tqdm(total=3)
+        raise ArgumentError("first\nsecond")
+
+    monkeypatch.setattr(vlcomp.cli.tasks, "run", run)
+    assert _vlcomp_cli.main(["tasks"]) == 2
+    assert capsys.readouterr().err.endswith("\nerror: first second\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "--threads 0"),
+        (["--threads", "-1"], "--threads -1"),
+        (["--seeds", "0", "-1"], "--seeds -1"),
+        (["--table", "--seeds", "1"], "--table prints all"),
+    ],
+)
+def test_reproduce_refuses_what_it_cannot_use(capsys, tmp_path, arguments, message):
+    assert _vlcomp_cli.main(["reproduce", "clip", "--output", str(tmp_path), *arguments]) == 2
+    assert message in capsys.readouterr().err

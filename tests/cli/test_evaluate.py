@@ -3,7 +3,7 @@ import json
 import pytest
 
 import _vlcomp_cli
-from vlcomp.testing import make_captioned_folder
+from vlcomp.testing import make_captioned_folder, make_class_folder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,3 +82,12 @@ def test_help_shows_an_example(verb, capsys):
     with pytest.raises(SystemExit):
         _vlcomp_cli.main([verb, "--help"])
     assert "examples:" in capsys.readouterr().out
+
+
+def test_several_templates_after_one_option(clip_checkpoint, tmp_path):
+    folder = str(make_class_folder(tmp_path / "classes"))
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "zero_shot_classification", "--data", folder]
+    more = ["--template", "a {}", "one {}", "--template", "some {}", "--output", str(tmp_path / "run")]
+    assert _vlcomp_cli.main([*arguments, *more]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["tasks"]["zero_shot_classification"]["config"]["templates"] == ["a {}", "one {}", "some {}"]

@@ -108,6 +108,23 @@ def test_resuming_from_the_last_checkpoint(photos, tmp_path, capsys):
         (["--config", "broken.yaml"], "is not YAML"),
         (["--config", "list.yaml"], "must hold"),
         (["--config", "typo.yaml"], "key 'bach_size' is not known; did you mean batch_size"),
+        (["--config", "words.yaml"], "lora: 'four' is not a whole number"),
+        (["--config", "maybe.yaml"], "streaming: 'maybe' is not true or false"),
+        (["--data", "d", "--output", "o", "--model", "m", "--device", "cuda:0"], "CUDA_VISIBLE_DEVICES"),
+        (["--data", "d", "--output", "o", "--model", "m", "--group-by", "caption"], "--group-by is about splitting"),
+        (["--data", "d", "--output", "o", "--model", "m", "--split-seed", "0"], "--split-seed is about splitting"),
+        (["--data", "d", "--output", "o", "--model", "m", "--validation-fraction", "2"], "--validation-fraction 2.0"),
+        (["--data", "d", "--output", "o", "--model", "m", "--validation-fraction", "0.2"], "--eval_strategy epoch"),
+        (["--data", "d", "--output", "o", "--model", "m", "--eval_strategy", "epoch"], "give --validation-fraction"),
+        (["--data", "d", "--output", "o", "--model", "m", "--streaming"], "--streaming needs --max-steps"),
+        (["--data", "d", "--output", "o", "--model", "m", "--eval-tasks", "retrieval"], "--eval-data"),
+        (["--data", "d", "--output", "o", "--model", "m", "--eval-tasks", "image_choice"], "run `vlcomp evaluate`"),
+        (["--data", "d", "--output", "o", "--from-scratch", "small", "--layers", "0"], "--layers 0"),
+        (["--data", "d", "--output", "o", "--model", "m", "--max-steps", "0"], "max_steps=0"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "m", "--image-column", "foo"], "no column 'foo'"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "m", "--test-fraction", "0.001"], "only one image"),
+        (["--data", "torn", "--output", "o", "--model", "m"], "1 picture of torn cannot be read"),
+        (["--data", "PHOTOS", "--output", "o", "--model", "m", "--eval-data", "torn"], "1 picture of torn"),
     ],
 )
 def test_mistakes_are_one_line(photos, tmp_path, monkeypatch, capsys, arguments, message):
@@ -116,6 +133,11 @@ def test_mistakes_are_one_line(photos, tmp_path, monkeypatch, capsys, arguments,
     (tmp_path / "broken.yaml").write_text("a: [1\nb: 2")
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     (tmp_path / "typo.yaml").write_text("bach_size: 3\n")
+    (tmp_path / "words.yaml").write_text("lora: four\n")
+    (tmp_path / "maybe.yaml").write_text("streaming: maybe\n")
+    make_captioned_folder(tmp_path / "torn", n=3)
+    torn = tmp_path / "torn" / "0001.png"
+    torn.write_bytes(torn.read_bytes()[:60])
     assert main(["train", "clip", *[photos if value == "PHOTOS" else value for value in arguments]]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -127,3 +149,17 @@ def test_help_shows_examples(capsys):
         main(["train", "clip", "--help"])
     assert stop.value.code == 0
     assert "vlcomp train clip --data photos/" in capsys.readouterr().out
+
+
+def test_one_setting_under_two_names(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "clip", "--batch-size", "8", "--per_device_train_batch_size=4"])
+    assert stop.value.code == 2
+    assert "--batch-size and --per_device_train_batch_size are one setting" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lora", [[], ["--lora", "2"]])
+def test_the_console_shows_nothing_to_ignore(photos, siglip_checkpoint, tmp_path, capsys, lora):
+    arguments = ["--data", photos, "--model", str(siglip_checkpoint), "--output", str(tmp_path), "--max-steps", "1"]
+    assert main(["train", "clip", *arguments, *lora, "--batch-size", "8", "--use_cpu", "--eval-data", photos]) == 0
+    assert capsys.readouterr().err == ""

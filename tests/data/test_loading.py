@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import logging
+import os
 import tarfile
 from pathlib import Path
 
@@ -624,3 +625,25 @@ def test_nlvr(data_root):
     assert {"label", "identifier"} <= set(dataset.column_names)
     assert len(set(dataset["image_id"])) == len(dataset) == 989
     assert load_image(dataset[0]["image"]).size == (400, 100)
+
+
+def test_an_image_column_that_is_asked_for_has_to_be_there(tmp_path):
+    folder = make_captioned_folder(tmp_path / "photos", n=3)
+    with pytest.raises(DataError, match="has no column 'thumbnail'.*--image-column"):
+        load_captioned(folder, image_column="thumbnail")
+    lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    text = "\n".join(json.dumps({**line, "thumbnail": "0000.png"}) for line in lines)
+    (folder / "metadata.jsonl").write_text(text)
+    images = load_captioned(folder, image_column="thumbnail")["image"]
+    assert {os.path.basename(image["path"]) for image in images} == {"0000.png"}
+
+
+def test_an_extension_that_is_asked_for_has_to_be_in_the_shard(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, content in (("0.png", PNGS[0]), ("0.txt", b"a cup")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    assert len(list(load_captioned(tmp_path / "a.tar", image_column="png", streaming=True))) == 1
+    with pytest.raises(DataError, match="has no .foo, only 'png', 'txt'"):
+        list(load_captioned(tmp_path / "a.tar", image_column="foo", streaming=True))

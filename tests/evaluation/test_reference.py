@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from vlcomp.errors import ArgumentError
-from vlcomp.evaluation.reference import NGramScorer, TextClassifier, cross_validated_scores
+from vlcomp.evaluation.reference import NGramScorer, TextClassifier, cross_validated_scores, linked_items
+from vlcomp.evaluation.scoring import expected_accuracy
 
 CAPTIONS = ["a red cup", "a red star", "a blue cup", "the cup", "a red cup"]
 
@@ -69,3 +70,18 @@ def test_cross_validation_never_tests_on_what_it_learned():
     assert np.allclose(true_scores, false_scores)
     with pytest.raises(ArgumentError, match="folds=5"):
         cross_validated_scores(["a"], ["b"], [0])
+
+
+def test_mirrored_items_on_different_images_are_at_chance():
+    rng = np.random.default_rng(0)
+    first = [" ".join(rng.choice([f"w{i}" for i in range(30)], 6, replace=False)) for _ in range(60)]
+    second = [" ".join(reversed(caption.split())) for caption in first]
+    images = list(range(120))
+    # One who has learned that `first` is true would choose it where it is false too, and be wrong nearly always.
+    scores = cross_validated_scores(first + second, second + first, images)
+    assert expected_accuracy(*scores) == 0.5
+
+
+def test_links_are_followed_to_the_end():
+    true, false = ["a", "b", "c", "d", "e", "c"], ["b", "a", "d", "c", "f", "x"]
+    assert linked_items(true, false, [0, 1, 1, 2, 3, 4]) == [0, 0, 0, 0, 4, 5]

@@ -1,5 +1,6 @@
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -79,6 +80,9 @@ def test_all_right_is_not_certain():
     assert cluster_bootstrap(np.zeros(100)).high == pytest.approx(0.037, abs=0.001)
     # One cluster is one observation, however many items it holds.
     assert cluster_bootstrap(np.ones(100), ["a"] * 100).low < 0.3
+    mixed = cluster_bootstrap([1, 0, 1], ["a"] * 3)
+    assert mixed.value == pytest.approx(2 / 3)
+    assert all(math.isnan(x) for x in (mixed.standard_error, mixed.low, mixed.high))
 
 
 def test_macro_average_weighs_strata():
@@ -99,6 +103,20 @@ def test_quick_on_ten_thousand_items():
     start = time.perf_counter()
     cluster_bootstrap(rng.random(10_000) < 0.7, rng.integers(0, 5000, 10_000))
     assert time.perf_counter() - start < 2.0
+
+
+def test_many_strata_need_little_memory():
+    rng = np.random.default_rng(3)
+    values, classes = rng.random(20_000) < 0.6, rng.integers(0, 400, 20_000)
+    tracemalloc.start()
+    try:
+        interval = cluster_bootstrap(values, strata=classes, resamples=50)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A table of all items and strata would take 128 MB.
+    assert peak < 40e6
+    assert interval.value == pytest.approx(np.mean([values[classes == k].mean() for k in range(400)]))
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")]])
@@ -140,6 +158,19 @@ def test_paired_difference_and_its_test():
     assert paired_difference(a, a).p_value == 1.0
     with pytest.raises(ArgumentError):
         paired_difference([1], [1, 0])
+
+
+def test_equal_differences_are_not_certain_on_either_side():
+    right, wrong = [1] * 100, [0] * 100
+    reach = wilson_interval(0.0, 100)[1]
+    for a, b, low, high in (
+        (right, right, -reach, reach),
+        (wrong, wrong, -reach, reach),
+        (right, wrong, 1 - reach, 1.0),
+        (wrong, right, -1.0, reach - 1),
+    ):
+        interval = paired_difference(a, b).interval
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_independent_parts():

@@ -6,11 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from vlcomp import Embedder, evaluate
-from vlcomp.errors import ArgumentError, DataError
+from vlcomp.errors import ArgumentError, CheckpointError, DataError
 from vlcomp.evaluation import Report, Task, TaskResult, get_task, list_tasks, register_task, registry, resolve_tasks
 from vlcomp.evaluation.results import source_commit
+from vlcomp.evaluation.suite import _mean_score
 from vlcomp.evaluation.task import ITEM_COLUMNS, Score
-from vlcomp.testing import make_captioned_folder, make_class_folder, tiny_clip
+from vlcomp.testing import make_captioned_folder, make_class_folder, tiny_clip, tiny_processor
 
 from .common import HashModel
 
@@ -221,3 +222,44 @@ def test_a_folder_a_model_and_an_embedder_score_the_same(clip_checkpoint):
 def test_commit_is_that_of_the_package_or_nothing():
     commit = source_commit()
     assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+
+def test_a_checkpoint_without_a_processor_takes_the_given_one(tmp_path):
+    tiny_clip().save_pretrained(tmp_path)
+    options = {"tasks": "scenes/swap_object", "size": 8, "progress": False}
+    with pytest.raises(CheckpointError, match="no image processor"):
+        evaluate(tmp_path, **options)
+    given = evaluate(tmp_path, tiny_processor(), **options)
+    assert given.metrics == evaluate(tiny_clip(), tiny_processor(), **options).metrics
+
+
+def test_a_group_mean_knows_no_spread_where_its_parts_do_not():
+    scores = [Score.from_values([1, 0], ["a", "a"]), Score.from_values([1, 0, 1], ["a", "b", "c"])]
+    assert scores[0].standard_error is None and scores[0].low is None
+    assert scores[1].standard_error > 0
+    mean = _mean_score(scores)
+    assert mean.value == pytest.approx(7 / 12)
+    assert mean.standard_error is None and mean.low is None and mean.high is None
+    assert _mean_score(scores[1:]).low < scores[1].value
+
+
+def test_a_mistyped_task_name_finds_the_task_itself():
+    with pytest.raises(ArgumentError, match="did you mean retrieval"):
+        resolve_tasks("retreival")
+
+
+@pytest.mark.parametrize("option", [{"limit": "5"}, {"limit": 2.5}, {"batch_size": "x"}, {"batch_size": 2.5}], ids=str)
+def test_counts_are_whole_numbers(option):
+    with pytest.raises(ArgumentError, match=f"{list(option)[0]}=.* must be a whole number"):
+        evaluate(tiny_clip(), tiny_processor(), tasks="scenes/retrieval", size=20, progress=False, **option)
+
+
+def test_a_class_in_place_of_a_model():
+    with pytest.raises(ArgumentError, match="model is the class HashModel"):
+        evaluate(HashModel, tasks="scenes/retrieval", size=20, progress=False)
+
+
+@pytest.mark.parametrize("option", [{"device": "cpu"}, {"fit": "pad"}, {"dtype": "float32"}, {"processor": object()}])
+def test_options_that_an_embedder_would_not_heed_are_refused(option):
+    with pytest.raises(ArgumentError, match=f"{next(iter(option))} has no effect on a Embedder"):
+        evaluate(Embedder(tiny_clip(), tiny_processor()), tasks=["scenes/retrieval"], size=4, progress=False, **option)

@@ -389,3 +389,19 @@ def test_a_dead_model_chooses_nothing_right(sugarcrepe):
 def test_an_object_without_the_methods_is_refused(sugarcrepe):
     with pytest.raises(ArgumentError, match="no encode_images"):
         CaptionChoice(sugarcrepe).run(object())
+
+
+def test_retrieval_among_one_image_is_refused(tmp_path):
+    task = Retrieval(make_captioned_folder(tmp_path / "one", 1, 2))
+    with pytest.raises(DataError, match="only one image"):
+        task.pairs  # noqa: B018
+
+
+def test_names_that_are_no_file(tmp_path):
+    folder = make_class_folder(tmp_path / "classes")
+    with pytest.raises(ArgumentError, match="class_names='missing.txt' is not a file"):
+        ZeroShotClassification(folder, class_names="missing.txt").load()
+    with pytest.raises(ArgumentError, match="class_names has 'cup' twice"):
+        ZeroShotClassification(folder, class_names=["cup", "cup"]).load()
+    with pytest.raises(ArgumentError, match="templates='a photo' is neither a file nor a text .* write for instance"):
+        ZeroShotClassification(folder, templates="a photo")

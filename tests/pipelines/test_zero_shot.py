@@ -162,3 +162,8 @@ def test_what_a_pipeline_is_made_of(clip_checkpoint):
         ZeroShotPipeline(clip_checkpoint / "nothing")
     made = ZeroShotPipeline(clip_checkpoint, dtype="bfloat16", batch_size=3, fit="crop").embedder
     assert (made.dtype, made.batch_size, made.fit) == (torch.bfloat16, 3, "crop")
+
+
+def test_top_k_is_a_whole_number(clip_checkpoint):
+    with pytest.raises(ArgumentError, match="top_k='2' must be a whole number"):
+        ZeroShotPipeline(clip_checkpoint)(tiny_images(1), ["a", "b"], top_k="2")

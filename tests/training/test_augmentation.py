@@ -47,6 +47,13 @@ def test_crops_cover_what_they_should():
     assert random_crop(tiny_images(1, (1, 1))[0], 0.5, rng).size == (1, 1)
 
 
+@pytest.mark.parametrize("smallest", [0.8, 0.95, 1.0])
+def test_large_crops_keep_their_area(smallest):
+    image, rng = tiny_images(1, (600, 400))[0], np.random.default_rng(0)
+    areas = [np.prod(random_crop(image, smallest, rng).size) / 240_000 for _ in range(300)]
+    assert min(areas) >= smallest - 0.003  # sides are whole pixels
+
+
 @pytest.mark.parametrize("smallest", [0, 1.5])
 def test_bad_areas(smallest):
     with pytest.raises(ArgumentError, match="random_crop"):

@@ -10,9 +10,10 @@ import torch
 from transformers import AutoModel, AutoProcessor, TrainingArguments, pipeline
 
 from vlcomp import ContrastiveTrainer, ContrastiveTrainingArguments
+from vlcomp.data import load_captioned
 from vlcomp.errors import ArgumentError, CheckpointError, DataError, VlcompError
 from vlcomp.losses import contrastive_loss
-from vlcomp.testing import tiny_captions, tiny_clip, tiny_images, tiny_model, tiny_processor
+from vlcomp.testing import make_captioned_folder, tiny_captions, tiny_clip, tiny_images, tiny_model, tiny_processor
 
 from .common import rows, settings, trainer, weights, with_dropout
 
@@ -448,3 +449,75 @@ def test_state_of_the_trainer_is_readable(tmp_path):
     run.train()
     state = json.loads((tmp_path / "checkpoint-2" / "trainer_state.json").read_text())
     assert {"itc_loss", "logit_scale", "loss"} <= state["log_history"][0].keys()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"per_device_train_batch_size": 0},
+        {"gradient_accumulation_steps": 0},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("nan")},
+        {"weight_decay": -0.1},
+        {"dataloader_num_workers": -1},
+        {"seed": -1},
+        {"max_steps": 0},
+        {"max_steps": -1, "num_train_epochs": 0},
+        {"learning_rate": "1e-3"},
+        {"mini_batch_size": "8"},
+        {"layer_decay": "0.5"},
+        {"report_to": "wandbb"},
+        {"push_to_hub": True},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_work_are_refused(tmp_path, changes):
+    name = list(changes)[-1]
+    with pytest.raises(ArgumentError, match=name):
+        trainer(tmp_path, **changes)
+
+
+def test_hard_negatives_that_the_data_does_not_have(tmp_path):
+    with pytest.raises(DataError, match="use_hard_negatives: train_dataset has no column 'negative_captions'"):
+        trainer(tmp_path, use_hard_negatives=True)
+
+
+def test_rows_of_one_image_cannot_be_contrasted(tmp_path):
+    with pytest.raises(DataError, match="3 rows of one image"):
+        trainer(tmp_path, data=rows(1, captions=3)).train()
+
+
+def test_a_batch_larger_than_the_data_is_told(tmp_path, caplog):
+    trainer(tmp_path, per_device_train_batch_size=100).train()
+    assert "the batch of 100 is larger than the 16 rows" in caplog.text
+    caplog.clear()
+    trainer(tmp_path).train()
+    assert "larger" not in caplog.text
+
+
+def test_a_bad_picture_does_not_cost_the_steps_before_it(tmp_path):
+    data = load_captioned(make_captioned_folder(tmp_path / "data", n=16, size=(32, 32)))
+    options = {"save_strategy": "steps", "save_steps": 100, "max_steps": 4}
+    whole = trainer(tmp_path / "whole", data=data, **options)
+    whole.train()
+    run = trainer(tmp_path / "run", data=data, **options)
+    collate, batches = run.data_collator, []
+
+    def failing(batch):
+        batches.append(batch)
+        if len(batches) == 4:
+            raise DataError("cannot read 0003.png")
+        return collate(batch)
+
+    run.data_collator = failing
+    with pytest.raises(DataError, match=r"0003.png. The \d steps before it are saved in .*checkpoint-\d"):
+        run.train()
+    assert 0 < run.state.global_step < 4
+    again = trainer(tmp_path / "run", data=data, **options)
+    again.train(resume_from_checkpoint=True)
+    _assert_equal(weights(again.model), weights(whole.model))
+
+
+def test_a_path_is_no_data_set(tmp_path):
+    with pytest.raises(ArgumentError, match=r"train_dataset='photos' is a name.*load_captioned\('photos'\)"):
+        trainer(tmp_path, data="photos")

@@ -76,12 +76,16 @@ def _gathered(rank):
 
 def _one_sided(rank):
     """Only the second process has hard negatives."""
-    embeds, batch = {"text_embeds": torch.ones(2, 4)}, {"image_ids": torch.arange(2)}
+    texts = torch.ones(2, 4, requires_grad=True)
+    embeds, batch = {"text_embeds": texts * 1}, {"image_ids": torch.arange(2)}
     if rank:
-        embeds["negative_text_embeds"] = torch.ones(2, 1, 4)
+        embeds["negative_text_embeds"] = texts[:, None] * 3
         batch["negative_mask"] = torch.tensor([[True], [False]])
         batch["negative_type_ids"] = torch.tensor([[3], [0]])
-    return gather_batch(embeds, batch)
+    embeds, batch = gather_batch(embeds, batch)
+    valid = batch["negative_mask"][..., None]
+    (embeds["text_embeds"].sum() + embeds["negative_text_embeds"].masked_fill(~valid, 0.0).sum()).backward()
+    return {key: value.detach() for key, value in embeds.items()}, batch, texts.grad
 
 
 def _trained(folder, **changes):
@@ -180,12 +184,14 @@ def test_gathering_unequal_shapes(results):
 
 
 def test_hard_negatives_on_one_process_only(results):
-    for result in results:
-        embeds, batch = result["one-sided"]
+    for rank, result in enumerate(results):
+        embeds, batch, gradient = result["one-sided"]
         assert embeds["negative_text_embeds"].shape == (4, 1, 4)
         assert batch["negative_mask"].flatten().tolist() == [False, False, True, False]
         assert batch["negative_type_ids"].flatten().tolist() == [0, 0, 3, 0]
         assert batch["image_ids"].tolist() == [0, 1, 0, 1]
+        # Both take part in the backward pass: 2 from the texts, and 2 * 3 more where there is a negative.
+        assert gradient.tolist() == [[8.0] * 4 if rank else [2.0] * 4, [2.0] * 4]
 
 
 @pytest.mark.parametrize("name", ["plain", "cached", "accumulated"])

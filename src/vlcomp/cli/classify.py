@@ -68,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
     """
     from tqdm.auto import tqdm
 
+    from ..data.checks import check_images
     from ..errors import ArgumentError, DataError
     from ..pipelines import ZeroShotPipeline
+    from ..pipelines.zero_shot import checked_labels, checked_templates
 
     # Whatever can be wrong with the arguments is found before a model is loaded.
     labels = args.labels if args.labels_file is None else _read_labels(args.labels_file)
@@ -77,10 +79,19 @@ def run(args: argparse.Namespace) -> int:
         raise ArgumentError(f"--batch-size {args.batch_size} must be at least 1")
     if args.top_k < 1:
         raise ArgumentError(f"--top-k {args.top_k} must be at least 1")
+    option = "--labels" if args.labels_file is None else f"--labels-file {args.labels_file}: labels"
+    checked_labels(labels, option)
+    checked_templates(args.template, "--template")
     paths = _find_images(args.images, args.skip_bad_images)
+    if not args.skip_bad_images:
+        check_images(paths, "those to classify")
     if args.json is not None:
         _require_writable(args.json)
     classify = ZeroShotPipeline(args.model, device=args.device, batch_size=args.batch_size, fit=args.fit)
+    if len(labels) == 1 and not classify.embedder.uses_sigmoid:
+        raise ArgumentError(
+            f"there is one label, {labels[0]!r}, and the scores of a picture add up to 1: give at least two labels"
+        )
     options = {"hypothesis_template": args.template, "top_k": args.top_k}
 
     results: list[dict[str, Any]] = []

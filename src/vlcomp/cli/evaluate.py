@@ -35,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of the data to read")
     parser.add_argument("--image-column", metavar="NAME", help="column of the images (retrieval)")
     parser.add_argument("--caption-column", metavar="NAME", help="column of the captions (retrieval)")
-    parser.add_argument("--template", action="append", metavar="TEXT", help="prompt with {} for the class, or a file")
+    parser.add_argument(
+        "--template",
+        nargs="+",
+        action="extend",
+        metavar="TEXT",
+        help="prompts with {} for the class, or a file of them",
+    )
     parser.add_argument("--class-names", metavar="FILE", help="names of the classes, in the order of the folders")
     parser.add_argument("--batch-size", type=int, default=64, help="inputs in one forward pass (default: 64)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: cuda if there is one, else cpu)")

@@ -50,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
     method = get_method(args.method)
     if method.study is None:
         raise ArgumentError(f"method={method.name!r} has no study")
+    if args.threads is not None and args.threads < 1:
+        raise ArgumentError(f"--threads {args.threads} must be at least 1")
+    if any(seed < 0 for seed in args.seeds or ()):
+        raise ArgumentError(f"--seeds {min(args.seeds)} must be 0 or more")
+    if args.table and (args.seeds or args.configurations):
+        raise ArgumentError("--table prints all runs there are; leave out --seeds and --configurations")
     output = args.output or Path("runs") / f"reproduce-{method.name}"
 
     import torch

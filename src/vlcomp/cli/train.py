@@ -25,14 +25,14 @@ _EPILOG = """examples:
   settings from a file; what the command line says wins:
     vlcomp train {name} --config run.yaml --learning-rate 5e-6
 
-Any other field of the training arguments is an option too (--weight_decay 0.1, --gradient_checkpointing true,
+Any other field of the training arguments is an option too (--weight_decay 0.1, --activation_checkpointing true,
 --report_to tensorboard, --save_steps 100, --resume_from_checkpoint last). A config file holds the same names."""
 
 # Options of this command that are fields of the training arguments under a longer name.
 _FIELDS = {"batch_size": "per_device_train_batch_size", "epochs": "num_train_epochs", "output": "output_dir"}
 # What the command does where neither the command line nor the file says anything. The training defaults are those
 # of CLIP fine-tuning in the literature, and for small models from scratch what did best on validation rows.
-_DEFAULTS: dict[str, Any] = {"split": "train", "image_column": "image", "caption_column": "caption", "split_seed": 0}
+_DEFAULTS: dict[str, Any] = {"split": "train", "image_column": "image", "caption_column": "caption"}
 _TRAINING = {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
@@ -47,6 +47,13 @@ _FINE_TUNING = {"learning_rate": 1e-5, "num_train_epochs": 5, "per_device_train_
 _FROM_SCRATCH = {"learning_rate": 1e-3, "num_train_epochs": 15, "per_device_train_batch_size": 128}
 _SIZES = {
     "small": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "vocab_size": 2048, "text_length": 32},
+}
+
+
+# What people try that has another name here.
+_HINTS = {
+    "device": "the GPU is used if there is one, CUDA_VISIBLE_DEVICES says which, and --use_cpu leaves it alone",
+    "template": "templates belong to `vlcomp evaluate` and `vlcomp classify`",
 }
 
 
@@ -136,6 +143,10 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
     """
     args, rest = parser.parse_known_args(arguments)
     args.rest = rest
+    for name, field in _FIELDS.items():
+        twice = [word for word in rest if word.split("=")[0].replace("-", "_") == f"__{field}"]
+        if twice and hasattr(args, name):
+            parser.error(f"--{name.replace('_', '-')} and {twice[0].split('=')[0]} are one setting; give one of them")
     return args
 
 
@@ -161,14 +172,15 @@ def run(args: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name} is missing: {what}")
     if (options.get("model") is None) == (options.get("from_scratch") is None):
         raise ArgumentError("give either --model CHECKPOINT or --from-scratch small")
-    if options.get("test_fraction") is not None and options.get("eval_data") is not None:
-        raise ArgumentError("--test-fraction and --eval-data exclude each other: which rows should be measured?")
+    _check_options(options, settings)
 
-    from ..evaluation import resolve_tasks
+    from transformers.utils.logging import disable_progress_bar
+
     from ..training.setup import check_writable
 
+    disable_progress_bar()  # of files being written, twice a checkpoint
     check_writable(settings.output_dir)
-    task_names = resolve_tasks(options["eval_tasks"]) if options.get("eval_tasks") else []
+    more_tasks = _eval_tasks(options)
     train, validation, tasks = _data(options, settings)
     model, processor = _model(options, settings, train)
     trainer = method.load("trainer")(
@@ -184,8 +196,63 @@ def run(args: argparse.Namespace) -> int:
     if trainer.is_world_process_zero():
         _record(options, settings)
         print(f"saved {settings.output_dir}")
-        _measure(trainer, [*tasks, *task_names])
+        _measure(trainer, [*tasks, *more_tasks])
     return 0
+
+
+def _check_options(options: dict[str, Any], settings: Any) -> None:
+    """Find options that exclude each other, or that would do nothing."""
+    from ..errors import ArgumentError
+
+    given = {key for key, value in options.items() if value is not None and value is not False}
+    fractions = given & {"test_fraction", "validation_fraction"}
+    if {"test_fraction", "eval_data"} <= given:
+        raise ArgumentError("--test-fraction and --eval-data exclude each other: which rows should be measured?")
+    if "streaming" in given and fractions:
+        raise ArgumentError("streamed data cannot be split; use --eval-data")
+    if "streaming" in given and settings.max_steps < 1:
+        raise ArgumentError("--streaming needs --max-steps: how many rows there are is not known in advance")
+    if "streaming" in given and "from_scratch" in given:
+        raise ArgumentError("--from-scratch learns a tokenizer from all captions and cannot be used with --streaming")
+    for name in ("group_by", "group_pattern", "split_seed"):
+        if name in given and not fractions:
+            raise ArgumentError(
+                f"--{name.replace('_', '-')} is about splitting: give --test-fraction or --validation-fraction too"
+            )
+    for name in sorted(fractions):
+        if not 0 < options[name] < 1:
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]} must lie between 0 and 1, both excluded")
+    evaluates = settings.eval_strategy != "no"
+    if "validation_fraction" in given and not evaluates:
+        raise ArgumentError(
+            "--validation-fraction needs --eval_strategy epoch (or steps): when should it be measured?"
+        )
+    if evaluates and "validation_fraction" not in given:
+        raise ArgumentError(
+            f"--eval_strategy {settings.eval_strategy.value} has nothing to measure; give --validation-fraction too"
+        )
+    for name in _SIZES["small"]:
+        if name in given and "model" in given:
+            raise ArgumentError(f"--{name.replace('_', '-')} goes with --from-scratch; --model has its own sizes")
+        if options.get(name) is not None and options[name] < 1:
+            raise ArgumentError(f"--{name.replace('_', '-')} {options[name]} must be at least 1")
+    if options.get("lora") is not None and options["lora"] < 1:
+        raise ArgumentError(f"--lora {options['lora']} must be a rank of at least 1")
+
+
+def _eval_tasks(options: dict[str, Any]) -> list[Any]:
+    from ..errors import ArgumentError
+    from ..evaluation import list_tasks, resolve_tasks
+    from ..evaluation.suite import prepare_tasks
+
+    if not options.get("eval_tasks"):
+        return []
+    names = resolve_tasks(options["eval_tasks"])
+    for info in list_tasks():
+        if info.name in names and info.data:
+            own = "--eval-data or --test-fraction measures it" if info.name == "retrieval" else "run `vlcomp evaluate`"
+            raise ArgumentError(f"--eval-tasks {info.name} needs data of its own ({info.data}): {own}")
+    return prepare_tasks(names)
 
 
 def _settings(args: argparse.Namespace, arguments_class: type) -> tuple[dict[str, Any], Any]:
@@ -204,11 +271,14 @@ def _settings(args: argparse.Namespace, arguments_class: type) -> tuple[dict[str
     trained = {field.name for field in fields(arguments_class) if field.init}
     own = set(_option_names())
     config = _read_config(args.config, own | trained | set(_FIELDS)) if hasattr(args, "config") else {}
+    config = {key: _typed(args.config, key, value) if key in own else value for key, value in config.items()}
     merged = {**_DEFAULTS, **{key: value for key, value in config.items() if key in own}, **given}
 
     defaults = {**_TRAINING, **(_FROM_SCRATCH if merged.get("from_scratch") else _FINE_TUNING)}
     if merged.get("max_steps") or config.get("max_steps"):
         defaults.pop("num_train_epochs")
+    if not sys.stderr.isatty():
+        defaults["disable_tqdm"] = True  # in a log file a bar is a line for each step
     tokens: list[str] = []
     for source in (defaults, {k: v for k, v in config.items() if k in trained}, merged):
         for key, value in source.items():
@@ -231,9 +301,45 @@ def _settings(args: argparse.Namespace, arguments_class: type) -> tuple[dict[str
 
 
 def _option_names() -> list[str]:
+    return list(_actions())
+
+
+def _actions() -> dict[str, argparse.Action]:
+    """The options of this command, as they are declared."""
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS)
     _add_method(parser)
-    return [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+    return {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+
+
+def _typed(path: Path, key: str, value: Any) -> Any:
+    """A value of the config file, in the type that the command line would have given it."""
+    from ..errors import ArgumentError
+
+    action = _actions()[key]
+    if value is None:
+        return None
+    if action.nargs == 0:
+        expected, right = "true or false", isinstance(value, bool)
+    elif action.nargs == "+":
+        value = [value] if isinstance(value, str) else value
+        expected, right = "a list of texts", isinstance(value, list) and all(isinstance(v, str) for v in value)
+    elif action.type in (int, float):
+        expected, right = ("a whole number" if action.type is int else "a number"), not isinstance(value, bool)
+        try:
+            # YAML reads 1e-3 as a text; a whole number must not lose what is behind its point.
+            number = action.type(value) if right else 0
+            right = right and (not isinstance(value, float) or number == value or value != value)
+            value = number
+        except (TypeError, ValueError, OverflowError):
+            right = False
+    else:
+        expected, right = "a text", not isinstance(value, (dict, list, bool))
+        value = str(value)
+    if right and action.choices is not None and value not in action.choices:
+        expected, right = f"one of {', '.join(action.choices)}", False
+    if not right:
+        raise ArgumentError(f"--config {path}: {key}: {value!r} is not {expected}")
+    return value
 
 
 def _token(field: str, value: Any) -> list[str]:
@@ -243,7 +349,10 @@ def _token(field: str, value: Any) -> list[str]:
 
 
 def _unknown(what: str, name: str, known: list[str], prefix: str = "") -> str:
-    close = get_close_matches(name.lstrip("-").split("=")[0], known, 2, 0.5)
+    word = name.lstrip("-").split("=")[0]
+    if word in _HINTS and prefix:
+        return f"{what} {name!r} is not known; {_HINTS[word]}"
+    close = get_close_matches(word, known, 2)
     hint = f"; did you mean {' or '.join(prefix + c for c in close)}?" if close else ""
     return f"{what} {name!r} is not known{hint}"
 
@@ -270,8 +379,7 @@ def _read_config(path: Path, known: set[str]) -> dict[str, Any]:
 
 def _data(options: dict[str, Any], settings: Any) -> tuple[Any, Any, list[Any]]:
     """Training rows, the validation task if wanted, and the retrieval task of the held-out rows if any."""
-    from ..data import load_captioned, split_captioned
-    from ..errors import ArgumentError
+    from ..data import check_images, load_captioned, split_captioned
     from ..evaluation.tasks import Retrieval
 
     columns = {"image_column": options["image_column"], "caption_column": options["caption_column"]}
@@ -282,42 +390,35 @@ def _data(options: dict[str, Any], settings: Any) -> tuple[Any, Any, list[Any]]:
         skip_bad_images=settings.skip_bad_images,
         **columns,
     )
+    if not options.get("streaming") and not settings.skip_bad_images:
+        check_images(rows, options["data"])
+    seed = options.get("split_seed") or 0
     grouping = {"group_by": options.get("group_by"), "pattern": options.get("group_pattern")}
-    fractions = ("test_fraction", "validation_fraction")
-    if options.get("streaming") and any(options.get(name) is not None for name in fractions):
-        raise ArgumentError("streamed data cannot be split; use --eval-data")
     tasks, validation = [], None
     if options.get("test_fraction") is not None:
-        rows, test = split_captioned(
-            rows, test_fraction=options["test_fraction"], seed=options["split_seed"], **grouping
-        )
+        rows, test = split_captioned(rows, test_fraction=options["test_fraction"], seed=seed, **grouping)
         tasks = [Retrieval(test)]
         print(f"{len(rows):,} rows to train on, {len(test):,} held out")
     elif options.get("eval_data") is not None:
-        tasks = [Retrieval(options["eval_data"], **columns)]
-        len(tasks[0].pairs.captions)  # a mistake in the data shows now and not after training
+        tasks = [Retrieval(options["eval_data"], **columns, skip_bad_images=settings.skip_bad_images)]
+        if not settings.skip_bad_images:
+            check_images(tasks[0].pairs.images, options["eval_data"])
     if options.get("validation_fraction") is not None:
         # Another seed than the test rows' split, or the same groups would come first again.
-        rows, held = split_captioned(
-            rows, test_fraction=options["validation_fraction"], seed=options["split_seed"] + 1, **grouping
-        )
+        rows, held = split_captioned(rows, test_fraction=options["validation_fraction"], seed=seed + 1, **grouping)
         validation = Retrieval(held, name="validation", gallery=False)
         print(f"{len(rows):,} rows to train on, {len(held):,} for validation")
+    for task in [*tasks, validation]:
+        if task is not None:
+            len(task.pairs.captions)  # a mistake in the data shows now and not after training
     return rows, validation, tasks
 
 
 def _model(options: dict[str, Any], settings: Any, train: Any) -> tuple[Any, Any]:
-    from ..errors import ArgumentError
     from ..models.from_scratch import new_clip, new_processor
 
-    sizes = _SIZES["small"]
     if options.get("model") is not None:
-        extra = next((name for name in sizes if options.get(name) is not None), None)
-        if extra:
-            raise ArgumentError(f"--{extra.replace('_', '-')} goes with --from-scratch; --model has its own sizes")
         return options["model"], None
-    if options.get("streaming"):
-        raise ArgumentError("--from-scratch learns a tokenizer from all captions and cannot be used with --streaming")
     from ..data.tokenization import train_clip_tokenizer
 
     size = {name: options.get(name, default) for name, default in _SIZES[options["from_scratch"]].items()}
@@ -334,10 +435,6 @@ def _lora(options: dict[str, Any]) -> Any:
         return None
     from peft import LoraConfig
 
-    from ..errors import ArgumentError
-
-    if options["lora"] < 1:
-        raise ArgumentError(f"--lora {options['lora']} must be a rank of at least 1")
     return LoraConfig(r=options["lora"], lora_alpha=options["lora"])
 
 

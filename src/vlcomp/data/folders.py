@@ -209,7 +209,10 @@ def load_image_folder(
     else:
         raise _no_split(source, split, [key for key in files if key])
     columns = dict.fromkeys(key for _, row in rows for key in row)
-    require_columns(columns, row_format, str(chosen), image=False)
+    # A folder names its images in file_name; a column that was asked for by another name has to be there.
+    asked = row_format.image_column != RowFormat.image_column
+    asked = asked and f"{row_format.image_column}_file_name" not in columns
+    require_columns(columns, row_format, str(chosen), image=asked)
     table = table_from_rows(_with_paths(rows, chosen, row_format, check=not skip_bad_images), row_format, str(chosen))
     return readable_rows(table, str(chosen)) if skip_bad_images else table
 
@@ -238,7 +241,10 @@ def _with_paths(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Put the path of each image into its image column and check that the file exists."""
     folder = os.path.abspath(metadata.parent)
-    keys = (f"{row_format.image_column}_file_name", "file_name", row_format.image_column)
+    column = row_format.image_column
+    keys = (f"{column}_file_name", "file_name", column)
+    if column != RowFormat.image_column:
+        keys = (f"{column}_file_name", column)
     for where, row in rows:
         key = next((key for key in keys if row.get(key) is not None), None)
         if key is None:

@@ -136,6 +136,11 @@ def _sample(shard: str, key: str | None, members: dict[str, bytes], row_format: 
     where = f"sample {key!r} of {shard}"
     images = [extension for extension in members if is_image_name(f"x.{extension}")]
     chosen = row_format.image_column if row_format.image_column in members else next(iter(images), None)
+    if row_format.image_column != RowFormat.image_column and chosen != row_format.image_column:
+        raise DataError(
+            f"{where} has no .{row_format.image_column}, only {', '.join(map(repr, members))}; pass image_column=... "
+            "(--image-column) with the extension of its image, or leave it out"
+        )
     if chosen is None:
         raise DataError(f"{where} holds no image, only {', '.join(map(repr, members))}")
     image = {"bytes": members[chosen], "path": f"{shard}/{key}.{chosen}"}

@@ -58,7 +58,7 @@ def bar_chart(groups: Sequence[BarGroup], *, title: str) -> str:
     height = _HEAD + len(groups) * height_of_group + _AXIS
     # Room for labels in the larger type of narrow screens.
     longest = max(len(group.label) for group in groups)
-    left, right = round(min(300, max(120, 9.8 * longest + 16))), _WIDTH - _VALUE
+    left, right = round(min(300, max(120, 11.6 * longest + 16))), _WIDTH - _VALUE
     value_class = "value" if runs == 1 else "value dense"
 
     def x(value: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, DataError
+from ..errors import DataError, check_count
 from .encoding import check_model, embed_images, embed_texts, pair_scores, unreadable_images
 from .gallery import build_gallery
 from .scoring import PairComparison, compare_pairs
@@ -273,8 +273,8 @@ class ChoiceTask(Task):
 
 def check_limit(limit: int | None) -> int | None:
     """Refuse a limit below one."""
-    if limit is not None and limit < 1:
-        raise ArgumentError(f"limit={limit} must be at least 1, or None for all items")
+    if limit is not None:
+        check_count("limit", limit, note=", or None for all items")
     return limit
 
 

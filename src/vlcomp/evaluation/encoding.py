@@ -35,6 +35,8 @@ def check_model(model: Any) -> None:
     Raises:
         ArgumentError: if a method is missing.
     """
+    if isinstance(model, type):
+        raise ArgumentError(f"model is the class {model.__name__}; pass an object of it, {model.__name__}(...)")
     missing = [name for name in ("encode_images", "encode_texts") if not callable(getattr(model, name, None))]
     if missing:
         raise ArgumentError(

@@ -202,6 +202,45 @@ class TextClassifier:
         return np.array([known[caption] for caption in captions])
 
 
+def linked_items(
+    true_captions: Sequence[str], false_captions: Sequence[str], clusters: Sequence[Hashable]
+) -> list[int]:
+    """Number the groups of items of which none may be learned from while another is tested.
+
+    Items of one cluster belong together, and so do items with the same two captions: a scorer that has learned from
+    one of two mirrored items, which exchange what is true and false, gets the other wrong.
+
+    Args:
+        true_captions (`Sequence[str]` of shape [items]):
+            True captions.
+        false_captions (`Sequence[str]` of shape [items]):
+            False captions.
+        clusters (`Sequence` of shape [items]):
+            Cluster of each item.
+
+    Returns:
+        `list[int]` of shape [items]: group of each item.
+
+    Example:
+        >>> from vlcomp.evaluation.reference import linked_items
+        >>> linked_items(["a", "b", "c"], ["b", "a", "d"], ["image 1", "image 2", "image 3"])
+        [0, 0, 2]
+    """
+    parent = list(range(len(clusters)))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    first: dict[Hashable, int] = {}
+    for item, (true, false, cluster) in enumerate(zip(true_captions, false_captions, clusters, strict=True)):
+        for key in (("cluster", cluster), ("captions", frozenset((true, false)))):
+            low, high = sorted((root(item), root(first.setdefault(key, item))))
+            parent[high] = low
+    return [root(item) for item in range(len(parent))]
+
+
 def cross_validated_scores(
     true_captions: Sequence[str],
     false_captions: Sequence[str],
@@ -210,7 +249,7 @@ def cross_validated_scores(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score each item by a [`TextClassifier`] that learned from the items of other clusters.
+    """Score each item by a [`TextClassifier`] that learned from items that are not linked to it.
 
     Args:
         true_captions (`Sequence[str]` of shape [items]):
@@ -218,7 +257,7 @@ def cross_validated_scores(
         false_captions (`Sequence[str]` of shape [items]):
             False captions.
         clusters (`Sequence` of shape [items]):
-            Items of one cluster are in the same fold.
+            Items of one cluster are in the same fold, and so are items with the same two captions ([`linked_items`]).
         folds (`int`, defaults to 5):
             Number of folds.
         seed (`int`, defaults to 0):
@@ -228,13 +267,13 @@ def cross_validated_scores(
         `tuple[np.ndarray, np.ndarray]`: scores of true and of false captions.
 
     Raises:
-        ArgumentError: if there are fewer clusters than folds.
+        ArgumentError: if there are fewer groups of linked items than folds.
     """
-    order = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
-    if len(order) < folds:
-        raise ArgumentError(f"{len(order)} clusters cannot be divided into folds={folds}")
-    fold_of = np.random.default_rng(seed).permutation(len(order)) % folds
-    fold = np.array([fold_of[order[cluster]] for cluster in clusters])
+    _, group = np.unique(linked_items(true_captions, false_captions, clusters), return_inverse=True)
+    count = int(group.max(initial=-1)) + 1
+    if count < folds:
+        raise ArgumentError(f"{count} groups of linked items cannot be divided into folds={folds}")
+    fold = (np.random.default_rng(seed).permutation(count) % folds)[group]
     true_scores, false_scores = np.zeros(len(fold)), np.zeros(len(fold))
     for held_out in range(folds):
         train, test = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)

@@ -197,7 +197,10 @@ def resolve_tasks(names: str | Sequence[str]) -> list[str]:
         if not matches:
             candidates = known + [other.rpartition("/")[2] for other in known] + ["scenes"]
             close = list(dict.fromkeys(get_close_matches(name, candidates, 3)))
-            full = list(dict.fromkeys(next((k for k in known if k == c or k.endswith(f"/{c}")), c) for c in close))
+            # An own name comes before the end of another one.
+            full = list(
+                dict.fromkeys(c if c in known else next((k for k in known if k.endswith(f"/{c}")), c) for c in close)
+            )
             hint = f"did you mean {' or '.join(full)}?" if full else "`vlcomp tasks` lists all"
             raise ArgumentError(f"there is no task {name!r}; {hint}")
         found += [other for other in matches if other not in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,11 +22,11 @@ class Interval:
         value (`float`):
             The estimate.
         standard_error (`float`):
-            Its standard error; NaN if it cannot be told (one seed).
+            Its standard error; NaN if it cannot be told (one seed, one cluster).
         low (`float`):
-            Lower end of the interval.
+            Lower end of the interval; NaN if it cannot be told.
         high (`float`):
-            Upper end of the interval.
+            Upper end of the interval; NaN if it cannot be told.
         n (`int`):
             Number of items (bootstrap) or of seeds (t-interval).
         clusters (`int`):
@@ -58,7 +58,7 @@ def cluster_bootstrap(
     reaches into several strata is drawn with all of its items.
 
     Where all clusters agree on 0 or on 1, resampling cannot see any uncertainty; the interval is then Wilson's with
-    the number of clusters as sample size.
+    the number of clusters as sample size. A single cluster of mixed values has no interval: its ends are NaN.
 
     Args:
         values (`Sequence[float]` of shape [items]):
@@ -109,18 +109,19 @@ def cluster_bootstrap(
 
     count = int(cluster_index.max()) + 1
     num_strata = len(names)
-    table = np.zeros((count, 2 * num_strata))
-    np.add.at(table, (cluster_index, stratum_index), array)
-    np.add.at(table, (cluster_index, num_strata + stratum_index), 1.0)
-    value = float(_estimate(table.sum(0), num_strata, stratum_weights))
+    sums, counts = (np.bincount(stratum_index, weights=w, minlength=num_strata) for w in (array, np.ones(array.size)))
+    value = float(_estimate(np.concatenate([sums, counts]), num_strata, stratum_weights))
 
-    estimates = _resample(table, num_strata, stratum_weights, resamples, np.random.default_rng(seed))
+    kinds, frequency = _kinds_of_clusters(array, cluster_index, stratum_index, num_strata)
+    estimates = _resample(kinds, frequency, num_strata, stratum_weights, resamples, np.random.default_rng(seed))
     tail = (1 - confidence) / 2
     if array.min() == array.max() and array[0] in (0.0, 1.0):
         low, high = wilson_interval(value, count, confidence=confidence)
+    elif count == 1:
+        low = high = math.nan
     else:
         low, high = (float(q) for q in np.quantile(estimates, [tail, 1 - tail]))
-    error = float(np.std(estimates, ddof=1))
+    error = float(np.std(estimates, ddof=1)) if count > 1 else math.nan
     return Interval(value, error, low, high, int(array.size), count)
 
 
@@ -142,12 +143,41 @@ def _estimate(sums: np.ndarray, num_strata: int, weights: np.ndarray) -> np.ndar
     return (means @ weights) / (present @ weights)
 
 
+def _kinds_of_clusters(
+    values: np.ndarray, clusters: np.ndarray, strata: np.ndarray, num_strata: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The different rows `[sums | counts]` of clusters, in order, and the number of clusters that have each.
+
+    Without the table of all clusters, which for 50,000 images of 1,000 classes would not fit in memory.
+    """
+    cells, position = np.unique(clusters * num_strata + strata, return_inverse=True)
+    entries = np.stack(
+        [cells % num_strata, np.bincount(position, weights=values) + 0.0, np.bincount(position)], axis=1
+    )
+    starts = np.flatnonzero(np.diff(cells // num_strata, prepend=-1))
+    frequency: dict[bytes, int] = {}
+    for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(cells)], strict=True):
+        key = entries[start:stop].tobytes()
+        frequency[key] = frequency.get(key, 0) + 1
+    kinds = np.zeros((len(frequency), 2 * num_strata))
+    for row, key in zip(kinds, frequency, strict=True):
+        stratum, total, count = np.frombuffer(key).reshape(-1, 3).T
+        row[stratum.astype(np.int64)] = total
+        row[num_strata + stratum.astype(np.int64)] = count
+    order = np.lexsort(kinds.T[::-1])
+    return kinds[order], np.array(list(frequency.values()))[order]
+
+
 def _resample(
-    table: np.ndarray, num_strata: int, weights: np.ndarray, resamples: int, rng: np.random.Generator
+    kinds: np.ndarray,
+    frequency: np.ndarray,
+    num_strata: int,
+    weights: np.ndarray,
+    resamples: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     # Clusters with equal rows are interchangeable: how often a *kind* of row is drawn is multinomial. With values 0
     # and 1 there are few kinds, which makes thousands of resamples of any number of items a matter of milliseconds.
-    kinds, frequency = np.unique(table, axis=0, return_counts=True)
     total = int(frequency.sum())
     share = frequency / total
     step = max(1, _BLOCK // len(kinds))
@@ -271,6 +301,9 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two scorers item by item.
 
+    Where all differences are equal (two scorers that agree everywhere), resampling cannot see any uncertainty; the
+    interval then reaches as far to either side, within -1 and 1, as Wilson's does for a proportion of 0.
+
     Args:
         a (`Sequence[float]` of shape [items]):
             Values of the first scorer (1 right, 0 wrong).
@@ -300,7 +333,12 @@ def paired_difference(
     first, second = np.asarray(a, dtype=np.float64).reshape(-1), np.asarray(b, dtype=np.float64).reshape(-1)
     if first.shape != second.shape:
         raise ArgumentError(f"paired_difference: `a` has {first.size} items and `b` {second.size}; they must be equal")
-    interval = cluster_bootstrap(first - second, clusters, resamples=resamples, confidence=confidence, seed=seed)
+    difference = first - second
+    interval = cluster_bootstrap(difference, clusters, resamples=resamples, confidence=confidence, seed=seed)
+    if difference.min() == difference.max():
+        _, reach = wilson_interval(0.0, interval.clusters, confidence=confidence)
+        low, high = max(-1.0, interval.value - reach), min(1.0, interval.value + reach)
+        interval = replace(interval, low=low, high=high)
     a_only, b_only = int((first > second).sum()), int((second > first).sum())
     return PairedDifference(interval, a_only, b_only, _sign_test(a_only, b_only))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def evaluate(
             Checkpoint folder or hub name; a dual encoder with its `processor`; or an object with
             `encode_images(list of PIL images)` and `encode_texts(list of str)`.
         processor (`ProcessorMixin`, *optional*):
-            Needed with a `PreTrainedModel`.
+            Needed with a `PreTrainedModel`, and with a checkpoint that has none.
         tasks (`str`, `Task` or a list of them, defaults to `"scenes"`):
             Names, groups, patterns (see [`~vlcomp.evaluation.resolve_tasks`]) or task objects.
         data (`Any`, *optional*):
@@ -252,19 +253,26 @@ def group_means(results: Sequence[TaskResult]) -> list[TaskResult]:
 
 def _mean_score(scores: Sequence[Score]) -> Score:
     # Categories are drawn apart from each other, so their errors are independent.
-    parts = [Interval(s.value, s.standard_error or 0.0, s.value, s.value, s.n, s.n) for s in scores]
+    errors = [math.nan if s.standard_error is None else s.standard_error for s in scores]
+    parts = [Interval(s.value, e, s.value, s.value, s.n, s.n) for s, e in zip(scores, errors, strict=True)]
     score = Score.from_interval(combine_independent(parts), chance=sum(s.chance or 0.0 for s in scores) / len(scores))
     return replace(score, ties=sum(s.ties or 0 for s in scores))
 
 
 def _as_embedder(model: Any, processor: Any, **settings: Any) -> Any:
     if isinstance(model, (str, os.PathLike)):
-        return load_embedder(os.fspath(model), **settings)
+        return load_embedder(os.fspath(model), processor=processor, **settings)
     if isinstance(model, torch.nn.Module) and not callable(getattr(model, "encode_images", None)):
         if processor is None:
             raise ArgumentError("processor is missing; evaluate(model, processor, ...) needs it with a model object")
         return Embedder(model, processor, **settings)
     check_model(model)
+    ignored = [name for name in ("device", "dtype", "fit") if settings.get(name) is not None]
+    ignored += ["processor"] if processor is not None else []
+    if ignored:
+        raise ArgumentError(
+            f"{ignored[0]} has no effect on a {type(model).__name__}, which encodes by itself; set it there"
+        )
     return model
 
 

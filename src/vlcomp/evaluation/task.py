@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -61,10 +62,10 @@ class Score:
 
     @classmethod
     def from_interval(cls, interval: Interval, *, ties: int | None = None, chance: float | None = None) -> Score:
-        """Make a score of an interval."""
-        return cls(
-            interval.value, interval.n, interval.standard_error, interval.low, interval.high, ties=ties, chance=chance
-        )
+        """Make a score of an interval; what the interval cannot tell (NaN) is `None`."""
+        spread = (interval.standard_error, interval.low, interval.high)
+        error, low, high = (None if math.isnan(x) else x for x in spread)
+        return cls(interval.value, interval.n, error, low, high, ties=ties, chance=chance)
 
     @classmethod
     def from_values(

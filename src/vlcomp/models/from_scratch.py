@@ -48,7 +48,7 @@ def new_clip(
         `CLIPModel`: in evaluation mode, as after `from_pretrained`.
 
     Raises:
-        ArgumentError: if the sizes do not fit each other.
+        ArgumentError: if the sizes do not fit each other, or the end token of `tokenizer` has id 2.
     """
     if image_size % patch_size:
         raise ArgumentError(f"image_size={image_size} is not a multiple of patch_size={patch_size}")
@@ -59,6 +59,11 @@ def new_clip(
         raise ArgumentError(
             f"max_length={max_length} cannot be the number of text positions; set tokenizer.model_max_length or pass "
             "max_length (CLIP: 77)"
+        )
+    if tokenizer.eos_token_id == 2:
+        raise ArgumentError(
+            "the tokenizer's end token has id 2, for which transformers' CLIP pools at the highest id of a text "
+            "instead (the legacy value of OpenAI's checkpoints); give the end token another id, best the highest"
         )
     tower = {
         "hidden_size": width,

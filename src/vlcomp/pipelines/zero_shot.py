@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ..embeddings import Embedder, load_embedder, walk_modules
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_count
 
 DEFAULT_TEMPLATE = "This is a photo of {}."
 _CACHED_LABEL_SETS = 16
@@ -115,12 +115,12 @@ class ZeroShotPipeline:
             ArgumentError: if a label or template cannot be used.
             DataError: if an image cannot be read.
         """
-        labels = _checked_labels(candidate_labels)
-        templates = _checked_templates(hypothesis_template)
-        if top_k is not None and top_k < 1:
-            raise ArgumentError(f"top_k={top_k} must be at least 1, or None for all labels")
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"batch_size={batch_size} must be at least 1")
+        labels = checked_labels(candidate_labels)
+        templates = checked_templates(hypothesis_template)
+        if top_k is not None:
+            check_count("top_k", top_k, note=", or None for all labels")
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         single = _is_single(images)
         embedder = self.embedder
         usual = embedder.batch_size
@@ -173,32 +173,59 @@ def _is_single(images: Any) -> bool:
     return isinstance(images, (str, os.PathLike, bytes, bytearray, Mapping, Image.Image))
 
 
-def _checked_labels(labels: Any) -> tuple[str, ...]:
+def checked_labels(labels: Any, name: str = "candidate_labels") -> tuple[str, ...]:
+    """The labels, if they can be used.
+
+    Args:
+        labels (`Sequence[str]`):
+            What the user gave.
+        name (`str`, defaults to `"candidate_labels"`):
+            What to call them in an error.
+
+    Returns:
+        `tuple[str, ...]`
+
+    Raises:
+        ArgumentError: if they are no list, or one is empty, repeated or not a string.
+    """
     if isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise ArgumentError(f"candidate_labels={labels!r} must be a list of strings, such as [{str(labels)!r}]")
+        raise ArgumentError(f"{name}={labels!r} must be a list of strings, such as [{str(labels)!r}]")
     labels = tuple(labels)
     if not labels:
-        raise ArgumentError("candidate_labels is empty; pass at least one label")
+        raise ArgumentError(f"{name} is empty; pass at least one label")
     seen: set[str] = set()
     for position, label in enumerate(labels):
         if not isinstance(label, str):
-            raise ArgumentError(f"candidate_labels[{position}]={label!r} is not a string")
+            raise ArgumentError(f"{name}[{position}]={label!r} is not a string")
         if not label.strip():
-            raise ArgumentError(f"candidate_labels[{position}]={label!r} is empty; remove it")
+            raise ArgumentError(f"{name}[{position}]={label!r} is empty; remove it")
         if label in seen:
-            raise ArgumentError(f"candidate_labels[{position}]={label!r} is there twice; remove one")
+            raise ArgumentError(f"{name}[{position}]={label!r} is there twice; remove one")
         seen.add(label)
     return labels
 
 
-def _checked_templates(templates: Any) -> tuple[str, ...]:
+def checked_templates(templates: Any, name: str = "hypothesis_template") -> tuple[str, ...]:
+    """The templates, if they can be used.
+
+    Args:
+        templates (`str` or `Sequence[str]`):
+            What the user gave.
+        name (`str`, defaults to `"hypothesis_template"`):
+            What to call them in an error.
+
+    Returns:
+        `tuple[str, ...]`
+
+    Raises:
+        ArgumentError: if there is none, or one has no place for the label.
+    """
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     if not templates:
-        raise ArgumentError('hypothesis_template is empty; pass at least one, such as "a photo of {}."')
+        raise ArgumentError(f'{name} is empty; pass at least one, such as "a photo of {{}}."')
     for template in templates:
         if not isinstance(template, str) or "{}" not in template:
             raise ArgumentError(
-                f'hypothesis_template={template!r} has no "{{}}" to put the label in; write for instance '
-                '"a photo of {}."'
+                f'{name}={template!r} has no "{{}}" to put the label in; write for instance "a photo of {{}}."'
             )
     return templates

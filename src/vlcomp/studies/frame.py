@@ -98,7 +98,8 @@ def run_study(
     for name in names:
         if name not in study.configurations:
             close = get_close_matches(name, study.configurations, 1) or study.configurations
-            raise ArgumentError(f"configuration {name!r} is not part of the study; known: {', '.join(close)}")
+            known = ', '.join(map(repr, close))
+            raise ArgumentError(f"configuration {name!r} is not part of the study; known: {known}")
     seeds = list(study.seeds if seeds is None else seeds)
     plan = [(name, seed) for seed in seeds for name in names]
     root = Path(output)

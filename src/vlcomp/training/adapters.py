@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def add_adapter(model: PreTrainedModel, peft_config: PeftConfig) -> PeftModel:
     if getattr(peft_config, "target_modules", None) is None:
         peft_config.target_modules = DUAL_ENCODER_TARGETS
     try:
-        return get_peft_model(model, peft_config)
+        with warnings.catch_warnings():
+            # peft asks for a property that transformers has renamed.
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+            return get_peft_model(model, peft_config)
     except ValueError as error:
         raise ArgumentError(f"peft_config does not fit {type(model).__name__}: {error}") from error
 

@@ -1,10 +1,11 @@
 """Settings of a contrastive training run."""
 
+import math
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_count, check_number
 
 LOSSES = ("auto", "softmax", "sigmoid")
 TOWERS = ("vision", "text")
@@ -115,10 +116,14 @@ class ContrastiveTrainingArguments(TrainingArguments):
         _one_of("loss", self.loss, LOSSES)
         _one_of("freeze", self.freeze, TOWERS, none=True)
         _one_of("fit", self.fit, FITS, none=True)
+        _check_ranges(self)
         for name in ("mini_batch_size", "max_negatives", "max_text_length"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentError(f"{name}={value} must be at least 1")
+            if value is not None:
+                check_count(name, value)
+        for name in ("layer_decay", "random_crop", "logit_scale_max"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ArgumentError(f"layer_decay={self.layer_decay} must lie in (0, 1]; common values are 0.65 to 0.9")
         if self.random_crop is not None and not 0 < self.random_crop <= 1:
@@ -134,6 +139,30 @@ class ContrastiveTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to, and torch would warn
+
+
+def _check_ranges(args: ContrastiveTrainingArguments) -> None:
+    """Values that `TrainingArguments` takes but that train nothing, or fail once the model is loaded."""
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        check_count(name, getattr(args, name))
+    for name in ("max_steps", "num_train_epochs"):
+        check_number(name, getattr(args, name))
+    for name in ("learning_rate", "weight_decay", "dataloader_num_workers"):
+        check_number(name, getattr(args, name))
+        if not 0 <= getattr(args, name) < math.inf:
+            raise ArgumentError(f"{name}={getattr(args, name)} must be 0 or more")
+    for name in ("seed", "data_seed"):
+        value = getattr(args, name)
+        if value is not None:
+            check_count(name, value, 0)
+        if value is not None and value >= 2**32:
+            raise ArgumentError(f"{name}={value} must lie between 0 and 2**32 - 1")
+    if args.max_steps != -1 and args.max_steps < 1:
+        raise ArgumentError(
+            f"max_steps={args.max_steps} must be at least 1; leave it out to train for num_train_epochs"
+        )
+    if args.max_steps == -1 and not 0 < args.num_train_epochs < math.inf:
+        raise ArgumentError(f"num_train_epochs={args.num_train_epochs} must be above 0")
 
 
 def _one_of(name: str, value: str | None, allowed: tuple[str, ...], none: bool = False) -> None:

@@ -71,7 +71,7 @@ class RandomCrops(Dataset):
 
 
 def random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) -> Image.Image:
-    """Cut a random rectangle out of an image: an area of at least `smallest` of it, sides in proportion 3:4 to 4:3.
+    """Cut a random rectangle out of an image: at least `smallest` of its area, stretched by 3:4 to 4:3 at most.
 
     Args:
         image (`PIL.Image.Image`):
@@ -86,6 +86,8 @@ def random_crop(image: Image.Image, smallest: float, rng: np.random.Generator) -
     """
     width, height = image.size
     area, stretch = rng.uniform(smallest, 1.0), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    # A side longer than the image's is cut to it; less stretch where that would leave too small an area.
+    stretch = min(max(stretch, smallest**2 / area), area / smallest**2)
     crop_width = max(1, min(width, round(width * math.sqrt(area * stretch))))
     crop_height = max(1, min(height, round(height * math.sqrt(area / stretch))))
     left = int(rng.integers(0, width - crop_width + 1))

@@ -17,8 +17,9 @@ from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import has_length, seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, has_length, seed_worker
 
+from ..checkpoints import no_token_notes
 from ..data.collator import ContrastiveCollator
 from ..data.tokenization import text_padding
 from ..errors import ArgumentError, DataError, VlcompError
@@ -137,6 +138,8 @@ class ContrastiveTrainer(EvaluatorTrainer):
         check_dataset("train_dataset", train_dataset, columns)
         for name, dataset in eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]:
             check_dataset(f"eval_dataset {name}".strip(), dataset, columns)
+        if args.use_hard_negatives and data_collator is None:
+            check_dataset("use_hard_negatives: train_dataset", train_dataset, ("negative_captions",))
         if data_collator is None:
             data_collator = self.default_collator(processing_class, base_model(model), args)
         if isinstance(train_dataset, IterableDataset) and args.accelerator_config.dispatch_batches is None:
@@ -341,10 +344,42 @@ class ContrastiveTrainer(EvaluatorTrainer):
         if self.train_dataset is None:
             raise ArgumentError("train() needs a train_dataset")
         self._parts, self._parts_count = {}, 0
-        result = super().train(resume_from_checkpoint, **kwargs)
+        try:
+            with no_token_notes():
+                result = super().train(resume_from_checkpoint, **kwargs)
+        except DataError as error:
+            # A picture that cannot be read should not cost the steps before it.
+            saved = self._save_steps_so_far()
+            if saved is None:
+                raise
+            raise DataError(
+                f"{error}. The {self.state.global_step} steps before it are saved in {saved}: repair or remove the "
+                "picture and go on with resume_from_checkpoint (--resume_from_checkpoint last)"
+            ) from error
         if not result.global_step:
             raise DataError("train_dataset gave no rows, so nothing was trained")
         return result
+
+    def _save_steps_so_far(self) -> Path | None:
+        # Of several processes only one has failed, and the others cannot be asked to save with it.
+        if self.args.save_strategy == SaveStrategy.NO or self.args.world_size > 1 or not self.state.global_step:
+            return None
+        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if not folder.exists():
+            self._save_checkpoint(self.model, None)
+        return folder
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository that `push_to_hub` needs; see `transformers.Trainer.init_hf_repo`."""
+        try:
+            super().init_hf_repo(token, private)
+        # From a missing network to a missing login: every cause has another class, in three libraries.
+        except Exception as error:
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise ArgumentError(
+                f"push_to_hub: the repository cannot be made on the hub ({cause}); log in with `hf auth login`, check "
+                "hub_model_id and the network, or leave push_to_hub out"
+            ) from error
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` rows, an image at most once in the batch of all processes."""
@@ -378,13 +413,26 @@ class ContrastiveTrainer(EvaluatorTrainer):
         return self.accelerator.prepare(loader)
 
     def _image_ids(self, dataset: Any) -> np.ndarray:
-        ids = None
+        ids, size = None, self._train_batch_size * self.args.world_size
         if self.args.unique_images:
             if "image_id" in (getattr(dataset, "column_names", None) or ()):
                 ids = dataset["image_id"]
             else:
                 ids = getattr(dataset, "image_ids", None)
-        return np.arange(len(dataset)) if ids is None else np.asarray(ids)
+        ids = np.arange(len(dataset)) if ids is None else np.asarray(ids)
+        if size > 1 and (ids == ids[0]).all():
+            raise DataError(
+                f"train_dataset has {len(ids)} row{'s' * (len(ids) > 1)} of one image; a contrastive loss compares "
+                "images, so at least two are needed"
+            )
+        if size > len(ids):
+            logger.warning(
+                "the batch of %d is larger than the %d rows there are, so each step trains on all of them; lower "
+                "per_device_train_batch_size (--batch-size)",
+                size,
+                len(ids),
+            )
+        return ids
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Names of the parameters with weight decay; see [`~vlcomp.training.optim.decay_parameter_names`]."""

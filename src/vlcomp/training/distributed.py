@@ -80,7 +80,8 @@ def gather_batch(
     # A process whose rows have no hard negatives takes part with none, or the others would wait for it.
     local.setdefault("batch negative_mask", torch.zeros(rows, 0, dtype=torch.bool, device=device))
     local.setdefault("batch negative_type_ids", torch.zeros(rows, 0, dtype=torch.long, device=device))
-    embeds = {"negative_text_embeds": texts.new_zeros(rows, 0, texts.shape[-1]), **embeds}
+    # A slice, not new zeros: it needs a gradient where the others' negatives do, so that its backward pass takes part.
+    embeds = {"negative_text_embeds": texts[:, None, :][:, :0], **embeds}
     together = gather_embeddings(dict(sorted({**embeds, **local}.items())))
     if not together["negative_text_embeds"].shape[1]:
         for key in ("negative_text_embeds", "batch negative_mask", "batch negative_type_ids"):

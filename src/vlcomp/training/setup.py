@@ -5,17 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoProcessor, PreTrainedModel
+from transformers.integrations import integration_utils
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import has_length
 
 from ..checkpoints import load_dual_encoder, require_dual_encoder, require_processor, require_same_vocabulary
 from ..errors import ArgumentError, CheckpointError, DataError
 from .adapters import base_model
 from .arguments import ContrastiveTrainingArguments
+
+# Where the function that tells whether a package is there does not have the name of the integration.
+_PACKAGE_CHECKS = {"azure_ml": "azureml", "comet_ml": "comet", "flyte": "flytekit"}
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ def check_arguments(
         args = kind(f"{Path(model_name(model)).name or 'clip'}-contrastive")
     if not isinstance(args, kind):
         raise ArgumentError(f"args is a {type(args).__name__}; pass {kind.__name__}(...), it takes the same settings")
+    _check_reporting(args.report_to)
     if args.n_gpu > 1:
         logger.warning(
             "using one of %d GPUs: launch with `torchrun` or `accelerate launch` to use all of them", args.n_gpu
@@ -56,6 +63,19 @@ def check_arguments(
     if args.should_save:
         check_writable(args.output_dir)
     return args
+
+
+def _check_reporting(names: str | list[str]) -> None:
+    known = [*INTEGRATION_TO_CALLBACK, "all", "none"]
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            close = get_close_matches(name, known, 2) or sorted(known)
+            raise ArgumentError(f"report_to={name!r} is not known; did you mean {' or '.join(close)}?")
+        check = getattr(integration_utils, f"is_{_PACKAGE_CHECKS.get(name, name)}_available", None)
+        if check is not None and not check():
+            raise ArgumentError(
+                f"report_to={name!r} needs a package that is not installed: `pip install {name}`, or leave it out"
+            )
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
@@ -130,10 +150,15 @@ def check_dataset(name: str, dataset: Any, columns: tuple[str, ...]) -> None:
             Columns that it needs.
 
     Raises:
+        ArgumentError: if it is a path.
         DataError: if it is empty or lacks a column.
     """
     if dataset is None:
         return
+    if isinstance(dataset, (str, os.PathLike)):
+        raise ArgumentError(
+            f"{name}={os.fspath(dataset)!r} is a name, not data; pass vlcomp.load_captioned({os.fspath(dataset)!r})"
+        )
     if has_length(dataset) and len(dataset) == 0:
         raise DataError(f"{name} has no rows")
     present = getattr(dataset, "column_names", None)

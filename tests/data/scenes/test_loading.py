@@ -107,5 +107,7 @@ def test_errors_name_the_argument_and_the_fix(tmp_path):
         load_scenes("train", split="dev", cache_dir=tmp_path)
     with pytest.raises(ArgumentError, match="size=0"):
         load_scenes("train", size=0, cache_dir=tmp_path)
+    with pytest.raises(ArgumentError, match="size='many' must be an integer"):
+        load_scenes("train", size="many", cache_dir=tmp_path)
     with pytest.raises(ArgumentError, match="image_size=8"):
         load_scenes("train", image_size=8, cache_dir=tmp_path)

@@ -134,6 +134,9 @@ def load_scenes(
     if split not in SPLITS:
         raise ArgumentError(f"split={split!r} is not one of {', '.join(SPLITS)}")
     size = _DEFAULT_SIZES[kind] if size is None else size
+    for argument, value in (("size", size), ("image_size", image_size), ("seed", seed)):
+        if not isinstance(value, int):
+            raise ArgumentError(f"{argument}={value!r} must be an integer")
     if size < 1:
         raise ArgumentError(f"size={size} must be at least 1")
     if image_size < 24:

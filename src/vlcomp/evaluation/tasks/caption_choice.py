@@ -11,7 +11,7 @@ from typing import Any
 from ...data.folders import read_metadata
 from ...errors import DataError
 from ..choice import Choice, ChoiceItems, ChoiceTask, Indexer, averaged_scores
-from ..reference import NGramScorer, cross_validated_scores
+from ..reference import NGramScorer, cross_validated_scores, linked_items
 from ..scoring import PairComparison, compare_pairs
 from ..task import Score
 
@@ -199,7 +199,8 @@ class CaptionChoice(ChoiceTask):
             found["text_only"] = self.scores(items, compare_pairs(scorer(true), scorer(false)), expected=True)
         clusters = [c.cluster for c in items.choices]
         # Fewer items would say more about the fold than about the captions.
-        if len(set(clusters)) >= 10 * _FOLDS:
+        groups = linked_items(true, false, clusters)
+        if len(set(clusters)) >= 10 * _FOLDS and len(set(groups)) >= 2 * _FOLDS:
             outcome = compare_pairs(*cross_validated_scores(true, false, clusters, folds=_FOLDS))
             found["text_only_classifier"] = self.scores(items, outcome, expected=True)
         return found

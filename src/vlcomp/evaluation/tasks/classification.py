@@ -248,7 +248,7 @@ def read_class_names(names: str | os.PathLike[str] | Sequence[str] | None, folde
         ArgumentError: if the names do not fit the folders.
     """
     if names is None:
-        return [folder.replace("_", " ") for folder in folders]
+        names = [folder.replace("_", " ") for folder in folders]
     if isinstance(names, (str, os.PathLike)):
         names = _read_list(names, "class_names")
     if isinstance(names, dict):
@@ -262,6 +262,9 @@ def read_class_names(names: str | os.PathLike[str] | Sequence[str] | None, folde
             f"class_names has {len(names)} names for {len(folders)} folders ({folders[0]!r} .. {folders[-1]!r}); "
             "give one for each, in the order of the sorted folders, or a JSON object from folder to name"
         )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ArgumentError(f"class_names has {twice!r} twice; such classes cannot be told apart, rename one")
     return names
 
 
@@ -272,7 +275,14 @@ def _read_list(source: str | os.PathLike[str], argument: str) -> Any:
         head, _, key = str(source).rpartition(":")
         path = Path(head)
     if not path.is_file():
-        raise ArgumentError(f"{argument}={str(source)!r} is neither a file nor a text with a place for the class name")
+        if argument == "templates":
+            raise ArgumentError(
+                f"templates={str(source)!r} is neither a file nor a text with a place for the class name; write for "
+                "instance 'a photo of a {}.'"
+            )
+        raise ArgumentError(
+            f"{argument}={str(source)!r} is not a file; give a text file with one name a line, or a JSON file"
+        )
     if path.suffix != ".json":
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:

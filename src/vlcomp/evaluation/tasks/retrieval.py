@@ -150,6 +150,11 @@ class Retrieval(Task):
             rows = [i for i in rows if ids[i] in kept]
         index = Indexer()
         image_of = [index(ids[i], i) for i in rows]
+        if len(index.values) < 2:
+            raise DataError(
+                f"task {self.name!r}: there is only one image to choose from, so every answer is right; measure on at "
+                "least two" + ("" if self.limit is None else f" (limit={self.limit})")
+            )
         first_rows = dataset.select(index.values)
         sources = list(first_rows["image"])
         names = [image_name(source, f"image {key}") for source, key in zip(sources, index.keys, strict=True)]
