@@ -15,6 +15,7 @@ _LAZY: dict[str, str] = {
     "Report": "evaluation",
     "ZeroShotPipeline": "pipelines",
     "evaluate": "evaluation",
+    "generate_negatives": "data",
     "list_tasks": "evaluation",
     "load_captioned": "data",
     "load_embedder": "embeddings",

@@ -1,0 +1,344 @@
+import json
+import pickle
+import re
+from collections import Counter
+
+import pytest
+
+from vlcomp.data import NEGATIVE_TYPES, NegativeGenerator, generate_negatives
+from vlcomp.data.negatives import RULES_VERSION, TYPE_SETS, Negative, to_columns
+from vlcomp.data.negatives.tables import plural_of, related, verb_form
+from vlcomp.errors import ArgumentError, DataError
+
+# A small corpus, written for these tests.
+CAPTIONS = [
+    "A black cat sits on a wooden chair.",
+    "A brown dog sits under a small table.",
+    "Two women are riding red bicycles in the park.",
+    "Three men are pushing a blue car down the street.",
+    "An old man eats an orange beside a green tent.",
+    "A young woman is holding a large umbrella.",
+    "a white horse standing behind a tall fence",
+    "A boy throws a yellow ball over a wall.",
+    "Four birds on top of a red bus",
+    "A girl with a white hat is washing a grey elephant.",
+    "A tiny kitten sleeping inside a cardboard box",
+    "The couch in the living room is next to a lamp.",
+    "People walk along the beach with their dogs.",
+    "A man riding a horse in front of an old church",
+    "A cup and a plate on a round table",
+    "Several boats float on a calm lake.",
+    "A goat stands on a rock near the river.",
+    "A train passes under a stone bridge.",
+]
+
+
+def made(types, captions=None, corpus=CAPTIONS, **options):
+    """Negatives of one type, by caption."""
+    captions = CAPTIONS if captions is None else captions
+    rows = generate_negatives(captions, types=[types], corpus=corpus, **options)
+    return {caption: row[0] for caption, row in zip(captions, rows, strict=True) if row}
+
+
+def words(text):
+    return re.findall(r"\w+", text.lower())
+
+
+def test_every_type_is_made_and_says_where_it_comes_from():
+    rows = generate_negatives(CAPTIONS, types="all", seed=3)
+    assert {negative.type for row in rows for negative in row} == set(NEGATIVE_TYPES)
+    for caption, row in zip(CAPTIONS, rows, strict=True):
+        assert row, caption
+        assert len({negative.type for negative in row}) == len(row)
+        texts = [negative.text.lower() for negative in row]
+        assert len(set(texts)) == len(texts) and caption.lower() not in texts
+        for negative in row:
+            assert isinstance(negative, Negative)
+            assert negative.source["rule"] == negative.type and negative.source["seed"] == 3
+            assert negative.source["version"] == RULES_VERSION
+            assert negative.source["to"].split(" / ")[0].lower() in negative.text.lower()
+
+
+def test_a_replacement_changes_one_word_and_keeps_case_and_punctuation():
+    for kind in ("object", "attribute", "action"):
+        found = made(kind)
+        assert len(found) >= 9, kind
+        for caption, negative in found.items():
+            old, new = negative.source["from"], negative.source["to"]
+            assert negative.text[0].isupper() == caption[0].isupper()
+            assert negative.text.endswith(".") == caption.endswith(".")
+            # Undo it: the caption is back, apart from a/an.
+            undone = re.sub(rf"\b{new}\b", old, negative.text, count=1, flags=re.I)
+            strip = re.compile(r"\ban?\b", re.I)
+            assert strip.sub("a", undone).lower() == strip.sub("a", caption).lower()
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "  A red   cup, (new)  on a table !! ",
+        "A RED CUP ON A TABLE.",
+        "A Red Cup On A Small Table",
+        "a “red” cup — ☕",
+    ],
+)
+def test_spacing_capitals_and_signs_stay(caption):
+    negative = made("attribute", [caption])[caption]
+    old, new = negative.source["from"], negative.source["to"]
+    at = caption.lower().index(old)
+    written = negative.text[at : at + len(new)]
+    assert (written.isupper(), written.istitle()) == (caption.isupper(), caption.isascii() and caption.istitle())
+    assert negative.text[:at].lower() in (caption[:at].lower(), caption[:at].lower().rstrip() + "n ")
+    assert negative.text.endswith(caption[at + len(old) :])
+
+
+def test_articles_follow_the_new_word():
+    corpus = ["an apple on a table", "an orange on a table", "a banana on a table", "a pear on a table"]
+    seen = Counter()
+    for seed in range(20):
+        for negative in made("object", corpus, corpus, seed=seed).values():
+            for article, word in re.findall(r"\b(an?) (\w+)", negative.text):
+                assert (article == "an") == (word[0] in "aeiou"), negative.text
+                seen[article] += 1
+    assert seen["a"] and seen["an"]
+
+
+def test_whole_words_only():
+    # "cat" is a part of "catalogue" and "concatenated".
+    corpus = ["a cat on a catalogue", "a dog on a chair", "a horse on a table"]
+    for seed in range(10):
+        text = made("object", corpus[:1], corpus, seed=seed)[corpus[0]].text
+        assert "catalogue" in text or text.startswith("a cat on")
+
+
+def test_no_synonym_kind_or_form_of_the_word():
+    for one, other in [
+        ("man", "guy"),
+        ("woman", "lady"),
+        ("kid", "child"),
+        ("couch", "sofa"),
+        ("bike", "bicycle"),
+        ("road", "street"),
+        ("tennis_player", "player"),
+        ("ball", "tennis_ball"),
+    ]:
+        assert related(one, other) and related(other, one)
+    assert not related("man", "woman") and not related("cat", "dog") and not related("car", "cart_track")
+    corpus = ["a grey cat on a couch", "a gray cat on a sofa", "a large bike on a street", "a big bicycle on a road"]
+    same = [{"grey", "gray", "silver"}, {"couch", "sofa"}, {"large", "big"}, {"bike", "bicycle"}, {"street", "road"}]
+    for seed in range(15):
+        for kind in ("object", "attribute"):
+            for negative in made(kind, corpus, corpus, seed=seed).values():
+                pair = {negative.source["from"], negative.source["to"]}
+                assert not any(pair <= group for group in same), negative
+
+
+def test_number_stays_and_words_come_from_the_corpus():
+    vocabulary = {word for caption in CAPTIONS for word in words(caption)}
+    plurals = {"women", "men", "birds", "people", "dogs", "bicycles", "boats"}
+    for seed in range(8):
+        for negative in made("object", seed=seed).values():
+            old, new = negative.source["from"], negative.source["to"]
+            assert (old in plurals) == (new in plurals or new.endswith("s") and new != "bus"), negative
+        found = made("object", ["A black cat sits on a wooden chair."], seed=seed).values()
+        assert all(set(words(negative.source["to"])) <= vocabulary for negative in found)
+
+
+def test_swaps_keep_the_words_and_change_their_order():
+    for kind in ("relation", "swap_object", "swap_attribute"):
+        found = made(kind)
+        assert found, kind
+        for caption, negative in found.items():
+            strip = {"a", "an"}
+            assert Counter(w for w in words(negative.text) if w not in strip) == Counter(
+                w for w in words(caption) if w not in strip
+            )
+            assert words(negative.text) != words(caption)
+    assert made("relation", ["A dog under a table"])["A dog under a table"].text == "A table under a dog"
+    phrase = "A black dog under an old table."
+    assert made("swap_object", [phrase])[phrase].text == "An old table under a black dog."
+    phrase = "A red cup and a blue plate"
+    assert made("swap_attribute", [phrase])[phrase].text == "A blue cup and a red plate"
+
+
+@pytest.mark.parametrize(
+    "caption", ["A cat and a dog", "A man next to a woman", "A cup beside a plate", "A slice of bread", "Dogs, cats"]
+)
+def test_what_is_the_same_both_ways_round_is_not_swapped(caption):
+    assert not made("relation", [caption]) and not made("swap_object", [caption])
+
+
+def test_preposition_is_replaced_by_one_that_excludes_it():
+    allowed = {
+        "under": {"on", "above", "beside", "on top of"},
+        "behind": {"in front of"},
+        "inside": {"outside", "behind"},
+    }
+    for caption, negative in made("replace_relation").items():
+        assert negative.text != caption
+        if negative.source["from"] in allowed:
+            assert negative.source["to"] in allowed[negative.source["from"]]
+    # Not a place: nothing to contradict.
+    assert not made("replace_relation", ["A woman in a red dress", "A slice of cake", "A man on the phone"])
+
+
+def test_negation_denies_and_affirms():
+    caption = "A dog with a ball"
+    assert made("negation", [caption])[caption].text == "A dog without a ball"
+    caption = "A dog without a ball."
+    assert made("negation", [caption])[caption].text == "A dog with a ball."
+    caption = "The cats are sleeping"
+    assert made("negation", [caption])[caption].text == "The cats are not sleeping"
+
+
+def test_a_type_that_does_not_apply_is_absent():
+    rows = generate_negatives(["Hello!", "", "…", "of the", "sleeping", "12345"], types="all")
+    assert rows[0] == rows[1] == rows[2] == rows[3] == rows[5] == []
+    assert not made("attribute", ["A cat on a mat"]) and not made("action", ["A red cup"])
+
+
+def test_no_negative_is_another_caption_of_the_image():
+    captions = ["a red cup", "a blue cup", "A  BLUE cup.", "a green cup"]
+    corpus = ["a red cup", "a blue cup", "a green cup"]
+    texts = set()
+    for seed in range(30):
+        rows = generate_negatives(captions, types=["attribute"], seed=seed, group_ids=[1, 1, 1, 2], corpus=corpus)
+        texts.update(negative.text for row in rows[:2] for negative in row)
+        assert rows[0], "a green cup is left"
+    assert texts == {"a green cup"}
+
+
+def test_lengths_stay_alike():
+    rows = generate_negatives(CAPTIONS * 2, types="default")
+    change = [
+        len(negative.text.split()) - len(caption.split())
+        for caption, row in zip(CAPTIONS * 2, rows, strict=True)
+        for negative in row
+    ]
+    assert abs(sum(change)) / len(change) < 0.2
+    mean = sum(len(caption.split()) for caption in CAPTIONS) / len(CAPTIONS)
+    for kind in ("add_object", "add_attribute"):
+        for caption, negative in made(kind).items():
+            grown = len(negative.text.split())
+            assert grown <= max(mean + 2, len(caption.split())), negative
+
+
+def test_same_seed_same_output_in_any_order_and_number_of_processes():
+    many = [f"{caption} {word}" for caption in CAPTIONS for word in ("", "by night", "by day")] * 12
+    one = generate_negatives(many, types="all", seed=5)
+    assert generate_negatives(many, types="all", seed=5, num_proc=2) == one
+    assert generate_negatives(many[::-1], types="all", seed=5)[::-1] == one
+    assert generate_negatives(many, types="all", seed=6) != one
+    # Types do not disturb each other.
+    alone = generate_negatives(many, types=["action"], seed=5)
+    together = [[negative for negative in row if negative.type == "action"] for row in one]
+    assert sum(a == b for a, b in zip(alone, together, strict=True)) > 0.95 * len(many)
+
+
+def test_generator_on_the_fly():
+    generator = NegativeGenerator("default", seed=1).fit(CAPTIONS)
+    copy = pickle.loads(pickle.dumps(generator))
+    for caption in CAPTIONS:
+        assert copy(caption) == generator(caption)
+    assert [generator(caption) for caption in CAPTIONS] == generate_negatives(CAPTIONS, seed=1)
+    variants = {tuple(n.text for n in generator(CAPTIONS[0], variant=epoch)) for epoch in range(6)}
+    assert len(variants) > 1
+    batch = {"caption": CAPTIONS[:3], "image_id": [7, 7, 8], "image": [None] * 3}
+    columns = generator.add_columns(batch)
+    assert set(columns) == {"negative_captions", "negative_types", "negative_sources"}
+    assert [len(row) for row in columns["negative_captions"]] == [len(row) for row in columns["negative_types"]]
+    assert json.loads(columns["negative_sources"][0][0])["rule"] == columns["negative_types"][0][0]
+
+
+def test_per_caption_limits_and_varies_the_types():
+    rows = generate_negatives(CAPTIONS, types="all", per_caption=2)
+    assert all(1 <= len(row) <= 2 for row in rows) and len({n.type for row in rows for n in row}) > 5
+
+
+def test_columns():
+    rows = [[Negative("a", "object", {"rule": "object"})], []]
+    assert to_columns(rows) == {
+        "negative_captions": [["a"], []],
+        "negative_types": [["object"], []],
+        "negative_sources": [['{"rule": "object"}'], []],
+    }
+
+
+def test_own_tagger_and_spacy():
+    def tagger(tokens):
+        return ["JJ" if token == "red" else "NN" if token == "cup" else "DT" for token in tokens]
+
+    assert made("attribute", ["a red cup"], tagger=tagger)["a red cup"].source["from"] == "red"
+    with pytest.raises(ArgumentError, match="gave 1 tags for the 3 words"):
+        generate_negatives(["a red cup"], tagger=lambda tokens: ["NN"])
+    with pytest.raises(ArgumentError, match="'textblob', 'spacy'"):
+        generate_negatives(["a red cup"], tagger="nltk")
+
+
+class Pipeline:
+    """A fill-mask pipeline that proposes the same words for every place."""
+
+    class tokenizer:
+        mask_token = "<mask>"
+
+    def __init__(self, *proposals):
+        self.proposals = proposals
+        self.asked = []
+
+    def __call__(self, text, top_k):
+        self.asked.append(text)
+        return [{"token_str": f" {word}", "score": 0.5} for word in self.proposals]
+
+
+def test_fill_mask_proposes_words_that_fit():
+    pipe = Pipeline("sofa", "chairs", "eats", "couch", "##x", "tiger")
+    negative = made("object", ["A couch."], fill_mask=pipe)["A couch."]
+    assert pipe.asked[0] == "A <mask>."
+    assert negative.text == "A tiger." and negative.source["rule"] == "object:fill-mask"
+    # Nothing fits: the corpus decides.
+    negative = made("object", ["A couch."], fill_mask=Pipeline("sofa"))["A couch."]
+    assert negative.source["rule"] == "object"
+    with pytest.raises(ArgumentError, match="no mask token"):
+        generate_negatives(["a red cup"], fill_mask=len)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: generate_negatives(["a"], types="colour"), "'colour' is unknown; types are replace_object"),
+        (lambda: generate_negatives(["a"], types=[]), "types is empty"),
+        (lambda: generate_negatives("a red cup"), "expected a list of texts"),
+        (lambda: generate_negatives(["a"], group_ids=[1, 2]), "2 values for 1 captions"),
+        (lambda: generate_negatives(["a"], num_proc=0), "num_proc=0"),
+        (lambda: generate_negatives(["a"], per_caption=0), "per_caption=0"),
+        (lambda: NegativeGenerator()("a red cup"), "call fit"),
+    ],
+)
+def test_arguments_are_checked(call, message):
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        call()
+
+
+def test_captions_are_checked():
+    with pytest.raises(DataError, match="no caption"):
+        generate_negatives([])
+    with pytest.raises(DataError, match="caption 1 is None"):
+        generate_negatives(["a", None])
+
+
+def test_type_sets_name_known_types():
+    assert set(TYPE_SETS["all"]) == set(NEGATIVE_TYPES)
+    assert all(set(names) <= set(NEGATIVE_TYPES) for names in TYPE_SETS.values())
+
+
+def test_inflection():
+    assert [plural_of(w) for w in ("box", "city", "man", "toy", "fire_hydrant")] == [
+        "boxes",
+        "cities",
+        "men",
+        "toys",
+        "fire_hydrants",
+    ]
+    assert [verb_form(v, "ing") for v in ("sit", "ride", "lie", "eat")] == ["sitting", "riding", "lying", "eating"]
+    assert [verb_form(v, "s") for v in ("carry", "catch", "play")] == ["carries", "catches", "plays"]
+    assert [verb_form(v, "en") for v in ("park", "eat", "cover", "carry")] == ["parked", "eaten", "covered", "carried"]
