@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from .errors import ArgumentError, CheckpointError
@@ -29,6 +29,7 @@ def load_dual_encoder(
     trust_remote_code: bool = False,
     dtype: torch.dtype | str | None = None,
     progress: bool = False,
+    classes: Mapping[str, type[PreTrainedModel]] | None = None,
 ) -> tuple[PreTrainedModel, Any]:
     """Load a dual encoder and its processor from a folder or the Hub, and check both.
 
@@ -45,6 +46,8 @@ def load_dual_encoder(
             Type of the weights; by default as they were saved.
         progress (`bool`, defaults to `False`):
             Whether to show the bar of transformers while weights are read.
+        classes (`Mapping[str, type[PreTrainedModel]]`, *optional*):
+            Model class for a `model_type` (`{"clip": ImcCmrCLIPModel}`), where it is not to be that of `AutoModel`.
 
     Returns:
         `tuple[PreTrainedModel, ProcessorMixin]`: the model in evaluation mode, and the processor.
@@ -63,23 +66,23 @@ def load_dual_encoder(
     """
     where = os.fspath(model)
     with no_token_notes():
-        return _loaded(where, processor, revision, trust_remote_code, dtype, progress)
+        source = {"revision": revision, "trust_remote_code": trust_remote_code}
+        return _loaded(where, processor, source, dtype, progress, classes or {})
 
 
 def _loaded(
     where: str,
     processor: Any,
-    revision: str | None,
-    trust_remote_code: bool,
+    source: Mapping[str, Any],
     dtype: torch.dtype | str | None,
     progress: bool,
+    classes: Mapping[str, type[PreTrainedModel]],
 ) -> tuple[PreTrainedModel, Any]:
-    source = {"revision": revision, "trust_remote_code": trust_remote_code}
     _require_model_files(where)
     if processor is None or isinstance(processor, (str, os.PathLike)):
         processor = _load_processor(where if processor is None else os.fspath(processor), source)
     typed = {} if dtype is None else {"dtype": as_dtype(dtype)}
-    loaded = _load_model(where, {**source, **typed}, progress)
+    loaded = _load_model(where, {**source, **typed}, progress, classes)
     require_dual_encoder(loaded, where)
     require_processor(processor, where)
     require_same_vocabulary(loaded, processor.tokenizer, where)
@@ -226,12 +229,18 @@ def _load_processor(where: str, source: Mapping[str, Any]) -> Any:
     return processor
 
 
-def _load_model(where: str, source: Mapping[str, Any], progress: bool) -> PreTrainedModel:
+def _load_model(
+    where: str, source: Mapping[str, Any], progress: bool, classes: Mapping[str, type[PreTrainedModel]]
+) -> PreTrainedModel:
     bars = logging.is_progress_bar_enabled() and not progress
     if bars:
         logging.disable_progress_bar()
     try:
-        loaded = AutoModel.from_pretrained(where, output_loading_info=True, **source)
+        kind: Any = AutoModel
+        if classes:
+            known = {key: value for key, value in source.items() if key != "dtype"}
+            kind = classes.get(AutoConfig.from_pretrained(where, **known).model_type, AutoModel)
+        loaded = kind.from_pretrained(where, output_loading_info=True, **source)
     except Exception as error:  # as for the processor
         raise CheckpointError(f"{where}: cannot load the model: {_cause(error, where)}") from error
     finally:

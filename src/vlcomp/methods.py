@@ -69,6 +69,17 @@ METHODS: dict[str, Method] = {
             demo="vlcomp.studies.clip:demo",
             paper="2103.00020",
         ),
+        Method(
+            name="imc-cmr",
+            title="IMC/CMR-CLIP",
+            model="vlcomp.models.imc_cmr_clip:ImcCmrCLIPModel",
+            trainer="vlcomp.training:ImcCmrTrainer",
+            arguments="vlcomp.training:ImcCmrTrainingArguments",
+            example="examples/train_imc_cmr_clip.py",
+            study="vlcomp.studies.imc_cmr:STUDY",
+            demo="vlcomp.studies.imc_cmr:demo",
+            paper="2306.08832",
+        ),
     )
 }
 

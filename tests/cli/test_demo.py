@@ -5,7 +5,7 @@ import pytest
 
 import _vlcomp_cli
 from vlcomp.cli import demo
-from vlcomp.studies import clip
+from vlcomp.studies import clip, imc_cmr
 
 
 @pytest.fixture
@@ -22,8 +22,16 @@ def small(monkeypatch, tmp_path):
         tasks = ["scenes/swap_attribute", "scenes/swap_object", "scenes/replace_object", "scenes/replace_attribute"]
         return real_measure(folder, **{**options, "tasks": [*tasks, "scenes/retrieval"], "limit": 8})
 
-    monkeypatch.setattr(clip, "pretrain_on_scenes", pretrain)
-    monkeypatch.setattr(clip, "measure_on_scenes", measure)
+    real_fine_tune = imc_cmr.fine_tune_on_scenes
+
+    def fine_tune(base, folder, **options):
+        options.update(steps=2, num_images=64, batch_size=16)
+        return real_fine_tune(base, folder, **options)
+
+    for module in (clip, imc_cmr):
+        monkeypatch.setattr(module, "pretrain_on_scenes", pretrain)
+        monkeypatch.setattr(module, "measure_on_scenes", measure)
+    monkeypatch.setattr(imc_cmr, "fine_tune_on_scenes", fine_tune)
 
 
 def test_demo_leaves_a_model_results_pictures_and_a_page(small, tmp_path, capsys):
@@ -32,6 +40,9 @@ def test_demo_leaves_a_model_results_pictures_and_a_page(small, tmp_path, capsys
     text = capsys.readouterr().out
     assert "scenes/swap_attribute" in text and "loaded as CLIPModel" in text and "too briefly" in text
     results = json.loads((output / "results" / "clip" / "results.json").read_text())
+    other = json.loads((output / "results" / "imc-cmr" / "results.json").read_text())
+    assert other["model"]["class"] == "ImcCmrCLIPModel"
+    assert text.count("colours exchanged between two objects") == 2
     references = results["tasks"]["scenes/swap_attribute"]["references"]
     assert references["text_only"]["accuracy"]["value"] == 0.5
     assert references["bag_of_words"]["accuracy"]["value"] == 0.5

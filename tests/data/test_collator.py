@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vlcomp.data import NEGATIVE_TYPES, ContrastiveCollator, load_captioned, process_images
+from vlcomp.data import NEGATIVE_TYPES, ContrastiveCollator, NegativeGenerator, load_captioned, process_images
 from vlcomp.errors import ArgumentError, DataError
 from vlcomp.testing import (
     make_captioned_folder,
@@ -103,6 +103,117 @@ def test_max_negatives_first_and_random():
     assert len(set(draws)) > 3 and all(len(set(draw)) == 2 for draw in draws)
     torch.manual_seed(0)
     assert [tuple(texts(drawn)) for _ in range(20)] == draws
+
+
+def test_types_are_left_out_where_the_data_has_none():
+    collator = ContrastiveCollator(tiny_processor())
+    batch = collator(_rows(2, negative_captions=[["a cup"], ["a star", "a man"]]))
+    assert batch["negative_mask"].sum() == 3 and "negative_type_ids" not in batch
+    # A column of nothing is none; no negative in this batch says nothing about the others.
+    assert "negative_type_ids" not in collator(_rows(2, negative_captions=[["a"], []], negative_types=[None, None]))
+    assert "negative_type_ids" in collator(_rows(2, negative_captions=[[], []], negative_types=[[], []]))
+    assert "negative_type_ids" not in collator(_rows(2, negative_captions=[[], []]))
+    typed = collator(_rows(2, negative_captions=[["a"], []], negative_types=[["object"], None]))
+    assert typed["negative_type_ids"].tolist() == [[NEGATIVE_TYPES.index("object")], [0]]
+    with pytest.raises(DataError, match="row 1 of a batch has negative_captions without .*those of row 0 have types"):
+        collator(_rows(2, negative_captions=[["a"], ["b"]], negative_types=[["object"], None]))
+
+
+GENERATED = ["a red cup", "a blue cup", "a green plate", "a white plate", "a black cup", "a red plate", "a grey cup"]
+
+
+def _generated(collator, rows):
+    ids = collator(rows)["negative_input_ids"]
+    decode = collator.processor.tokenizer.batch_decode
+    return [[text.strip() for text in decode(row, skip_special_tokens=True)] for row in ids]
+
+
+def test_generator_makes_negatives_that_change_with_the_epoch():
+    processor = tiny_processor()
+    generator = NegativeGenerator(["object", "attribute"], seed=3).fit(GENERATED)
+    collator = ContrastiveCollator(processor, generator=generator)
+    rows = [{"image": IMAGES[i], "caption": GENERATED[i]} for i in range(4)]
+    batch = collator(rows)
+    ids = [NEGATIVE_TYPES.index("object"), NEGATIVE_TYPES.index("attribute")]
+    assert batch["negative_mask"].all() and batch["negative_type_ids"].tolist() == [ids] * 4
+    epochs = []
+    for epoch in range(8):
+        collator.set_epoch(epoch)
+        texts = _generated(collator, rows)
+        assert texts == [[n.text for n in generator(row["caption"], variant=epoch)] for row in rows]
+        assert _generated(collator, rows[::-1])[::-1] == texts  # whatever else is in the batch
+        epochs.append(texts)
+    assert len({str(texts) for texts in epochs}) > 2
+    collator.set_epoch(2)
+    assert _generated(collator, rows) == epochs[2]
+    copy = pickle.loads(pickle.dumps(collator))
+    assert torch.equal(copy(rows)["negative_input_ids"], collator(rows)["negative_input_ids"])
+    one = ContrastiveCollator(processor, generator=generator, max_negatives=1)
+    assert one(rows)["negative_type_ids"].tolist() == [ids[:1]] * 4
+
+
+def test_generator_leaves_given_negatives_and_true_captions_alone():
+    processor = tiny_processor()
+    generator = NegativeGenerator("attribute").fit(GENERATED)
+    collator = ContrastiveCollator(processor, generator=generator)
+    given = {"negative_captions": ["a man"], "negative_types": ["swap_object"]}
+    rows = [{**row, "caption": "a red cup"} for row in _rows(3)]
+    rows[0].update(given)
+    rows[1].update(negative_captions=[], negative_types=[])
+    rows[2].update(negative_captions=None, negative_types=None)
+    batch = collator(rows)
+    assert batch["negative_mask"].tolist() == [[True], [False], [True]]
+    assert batch["negative_type_ids"][[0, 2], 0].tolist() == [
+        NEGATIVE_TYPES.index("swap_object"),
+        NEGATIVE_TYPES.index("attribute"),
+    ]
+    # What is true of the image is no negative.
+    rows = [{"image": IMAGES[0], "caption": "a red cup", "captions": ["a red cup", "A blue cup.", "a black cup"]}]
+    made = set()
+    for epoch in range(30):
+        collator.set_epoch(epoch)
+        made.update(_generated(collator, rows)[0])
+    assert made and not made & {"a red cup", "a blue cup", "a black cup"}
+    with pytest.raises(DataError, match="column 'captions'; expected a list"):
+        collator([{**rows[0], "captions": "a red cup"}])
+    with pytest.raises(DataError, match="without negative_types, but those of the generator have types"):
+        collator([{**rows[0], "negative_captions": ["a man"]}])
+    # A caption of which nothing can be made false.
+    batch = collator([{"image": IMAGES[0], "caption": "hello"}])
+    assert batch["negative_mask"].tolist() == [[False]] and batch["negative_type_ids"].tolist() == [[0]]
+
+
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_workers_that_stay_see_the_epoch(start):
+    generator = NegativeGenerator(["object", "attribute"], seed=1).fit(GENERATED)
+    collator = ContrastiveCollator(tiny_processor(), generator=generator)
+    rows = [{"image": IMAGES[i], "caption": GENERATED[i]} for i in range(4)]
+    loader = torch.utils.data.DataLoader(
+        rows, batch_size=2, collate_fn=collator, num_workers=2, persistent_workers=True, multiprocessing_context=start
+    )
+    seen = []
+    for epoch in range(4):
+        collator.set_epoch(epoch)
+        batches = list(loader)
+        for k, batch in enumerate(batches):
+            wanted = collator(rows[2 * k : 2 * k + 2])
+            assert torch.equal(batch["negative_input_ids"], wanted["negative_input_ids"])
+        seen.append([batch["negative_input_ids"].tolist() for batch in batches])
+    assert any(ids != seen[0] for ids in seen[1:])
+
+
+def test_generator_must_be_ready_and_known():
+    processor = tiny_processor()
+    fitted = NegativeGenerator("attribute").fit(GENERATED)
+    with pytest.raises(ArgumentError, match="knows no corpus"):
+        ContrastiveCollator(processor, generator=NegativeGenerator("attribute"))
+    with pytest.raises(ArgumentError, match="'attribute', which negative_types"):
+        ContrastiveCollator(processor, generator=fitted, negative_types=["noun"])
+    with pytest.raises(ArgumentError, match="negatives=False"):
+        ContrastiveCollator(processor, generator=fitted, negatives=False)
+    with pytest.raises(ArgumentError, match="epoch=-1"):
+        ContrastiveCollator(processor, generator=fitted).set_epoch(-1)
+    ContrastiveCollator(processor).set_epoch(5)  # nothing to do
 
 
 def test_own_types_and_unknown_ones():

@@ -478,7 +478,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path, changes):
 
 
 def test_hard_negatives_that_the_data_does_not_have(tmp_path):
-    with pytest.raises(DataError, match="use_hard_negatives: train_dataset has no column 'negative_captions'"):
+    with pytest.raises(DataError, match="train_dataset has no column 'negative_captions'.*vlcomp negatives"):
         trainer(tmp_path, use_hard_negatives=True)
 
 

@@ -16,6 +16,7 @@ from vlcomp.training.distributed import gather_batch
 
 from .common import rows, trainer, weights, with_dropout
 from .test_grad_cache import IDS, MASK, Towers, _batch
+from .test_imc_cmr import TYPES, imc_trainer, typed_rows
 
 # Rows of each process, and how many slots for hard negatives it has: neither is equal.
 SHARES = [(slice(0, 4), 3), (slice(4, 7), 2)]
@@ -101,6 +102,26 @@ def _trained(folder, **changes):
     return {"weights": weights(run.model), "log": run.state.log_history}
 
 
+def _ranked(folder, **changes):
+    """A run with hard negatives of several types and adaptive thresholds, into its second epoch."""
+    run = imc_trainer(
+        folder,
+        model=tiny_clip(dtype=torch.float64),
+        data=typed_rows(empty_from=12),  # also processes and batches without any negative
+        max_steps=8,
+        save_strategy="steps",
+        save_steps=4,
+        **changes,
+    )
+    run.train()
+    straight = {"weights": weights(run.model), "log": run.state.log_history, "thresholds": run.rank_thresholds}
+    again = imc_trainer(
+        folder, model=tiny_clip(dtype=torch.float64), data=typed_rows(empty_from=12), max_steps=8, **changes
+    )
+    again.train(resume_from_checkpoint=f"{folder}/checkpoint-4")
+    return {**straight, "resumed": weights(again.model), "resumed thresholds": again.rank_thresholds}
+
+
 def _resumed(folder):
     """A run into its second epoch, and one that continues it from there."""
 
@@ -136,6 +157,11 @@ def _worker(rank, port, folder):
         "cached": _trained(f"{folder}/cached", per_device_train_batch_size=4, mini_batch_size=3),
         "accumulated": _trained(
             f"{folder}/accumulated", per_device_train_batch_size=4, mini_batch_size=3, gradient_accumulation_steps=2
+        ),
+        "ranked": _ranked(f"{folder}/ranked", per_device_train_batch_size=4),
+        "ranked cached": _ranked(f"{folder}/ranked_cached", per_device_train_batch_size=4, mini_batch_size=3),
+        "ranked accumulated": _ranked(
+            f"{folder}/ranked_accumulated", per_device_train_batch_size=4, gradient_accumulation_steps=2
         ),
         "resumed": _resumed(f"{folder}/resumed"),
         "evaluated": _evaluated(f"{folder}/evaluated"),
@@ -205,6 +231,25 @@ def test_trainer_equals_one_process(results, name, tmp_path):
         for entry, other in zip(expected["log"][:-1], found["log"][:-1], strict=True):
             for key in ("loss", "itc_loss", "logit_scale", "grad_norm"):
                 assert entry[key] == pytest.approx(other[key], rel=1e-6), key
+
+
+@pytest.mark.parametrize("name", ["ranked", "ranked cached", "ranked accumulated"])
+def test_thresholds_equal_one_process(results, name, tmp_path):
+    changes = {"gradient_accumulation_steps": 2} if name == "ranked accumulated" else {}
+    expected = _ranked(tmp_path, **changes)
+    assert expected["thresholds"].max() > 0
+    logged = [f"rank_threshold/{kind}" for kind in TYPES] + [f"valid_negatives/{kind}" for kind in TYPES]
+    for rank in range(2):
+        found = results[rank][name]
+        assert torch.allclose(found["thresholds"], expected["thresholds"], atol=1e-9, rtol=0)
+        for key, value in expected["weights"].items():
+            assert torch.allclose(found["weights"][key], value, atol=1e-9, rtol=0), key
+        for entry, other in zip(expected["log"][:-1], found["log"][:-1], strict=True):
+            for key in ("loss", "itc_loss", "imc_loss", "cmr_loss", *logged):
+                assert entry[key] == pytest.approx(other[key], rel=1e-6, abs=1e-7), key
+        assert torch.equal(found["resumed thresholds"], found["thresholds"])
+        for key, value in found["weights"].items():
+            assert torch.equal(found["resumed"][key], value), key
 
 
 def test_resumed_equals_straight(results):

@@ -72,24 +72,25 @@ def run(args: argparse.Namespace) -> int:
             reports.append((method, report))
     for method, report in reports:
         print(f"\n{method.title}\n{report.to_markdown(headlines=True)}")
-    _explain(reports[0][1], args.quick)
+    _explain(reports, args.quick)
     _reload(output / reports[0][0].name, output / "pictures")
     page = write_html([report for _, report in reports], output / "report.html")
     print(f"\n{(time.time() - start) / 60:.1f} minutes. Open {page} in a browser.")
     return 0
 
 
-def _explain(report, quick: bool) -> None:
-    """Say in words what the table shows, from its numbers."""
+def _explain(reports, quick: bool) -> None:
+    """Say in words what the tables show, from their numbers."""
+    for method, report in reports:
 
-    def score(name: str) -> str:
-        return f"{100 * report.score(f'scenes/{name}/accuracy').value:.0f} %"
+        def score(name: str, report=report) -> str:
+            return f"{100 * report.score(f'scenes/{name}/accuracy').value:.0f} %"
 
-    print(
-        f"\nA wrong noun or colour is noticed in {score('replace_object')} and {score('replace_attribute')} of the "
-        f"items; colours exchanged between two objects in {score('swap_attribute')}, places exchanged in "
-        f"{score('swap_object')} (a coin: 50 %)."
-    )
+        print(
+            f"\n{method.title} notices a wrong noun or colour in {score('replace_object')} and "
+            f"{score('replace_attribute')} of the items, colours exchanged between two objects in "
+            f"{score('swap_attribute')}, places exchanged in {score('swap_object')} (a coin: 50 %)."
+        )
     if quick:
         print("The quick demo trains too briefly for these numbers to mean anything: run `vlcomp demo` for that.")
 

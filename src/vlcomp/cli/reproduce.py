@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", help="only these seeds (default: those of the study)")
     parser.add_argument("--configurations", nargs="+", metavar="NAME", help="only these configurations")
     parser.add_argument("--table", action="store_true", help="only print the table of the runs there are")
+    parser.add_argument(
+        "--part", metavar="NAME", help="another study of the method, such as selection: how the settings were chosen"
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: as torch chooses)")
 
 
@@ -66,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     study = method.load("study")
+    if args.part:
+        if args.part not in study.parts:
+            known = ", ".join(study.parts) or "none"
+            raise ArgumentError(f"--part {args.part!r} is not part of the study of {method.name}; its parts: {known}")
+        study, output = study.parts[args.part], output / args.part
     if args.table:
         runs = load_runs(study, output)
         if not runs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from ..errors import ArgumentError, DataError
 from .images import FITS, image_key, load_image, process_images
 from .rows import report_skipped
 from .tokenization import text_padding
+
+if TYPE_CHECKING:
+    from .negatives import NegativeGenerator
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,11 @@ class ContrastiveCollator:
             At most this many negatives a row.
         negative_types (`Sequence[str]`, *optional*):
             Names of the types; the position of a name is its id. [`NEGATIVE_TYPES`] if not given.
+        generator ([`NegativeGenerator`], *optional*):
+            After `fit`: makes the negatives of rows that have no `negative_captions` (or `None`), other ones in each
+            epoch that [`~ContrastiveCollator.set_epoch`] announces. The same seed, caption and epoch give the same
+            negatives, in any process and batch. No negative equals one of the row's column `captions`, if it has
+            this list of all true captions of its image.
         skip_bad_images (`bool`, defaults to `False`):
             Leave out rows whose image is unreadable, with a warning: the batch is then smaller. Batches of different
             sizes cannot be gathered across processes, so rather let [`load_captioned`] skip them.
@@ -63,7 +71,8 @@ class ContrastiveCollator:
             each time from torch's global generator, which a `DataLoader` seeds differently in each worker and epoch.
 
     Raises:
-        ArgumentError: for an argument out of range or a processor without tokenizer or image processor.
+        ArgumentError: for an argument out of range, a processor without tokenizer or image processor, or a generator
+            that is not fitted or makes types that `negative_types` lacks.
 
     Example:
         >>> from PIL import Image
@@ -88,6 +97,7 @@ class ContrastiveCollator:
         skip_bad_images: bool = False,
         text_kwargs: Mapping[str, Any] | None = None,
         negative_choice: str = "first",
+        generator: NegativeGenerator | None = None,
     ) -> None:
         for part in ("image_processor", "tokenizer"):
             if getattr(processor, part, None) is None:
@@ -122,6 +132,55 @@ class ContrastiveCollator:
                 )
             self.text_kwargs.update(truncation=True, max_length=max_text_length)
         self._type_ids = {name: index for index, name in enumerate(self.negative_types)}
+        self.generator = generator
+        self._epoch: torch.Tensor | None = None
+        if generator is not None:
+            self._check_generator(generator)
+            # Shared memory: workers that live for several epochs hold a copy of the collator, but see the same number.
+            self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def _check_generator(self, generator: Any) -> None:
+        if getattr(generator, "lexicon", None) is None:
+            raise ArgumentError(
+                f"generator={type(generator).__name__} knows no corpus; pass NegativeGenerator(...).fit(captions)"
+            )
+        if not self.negatives:
+            raise ArgumentError("generator with negatives=False would never be asked; leave one of them out")
+        unknown = [name for name in generator.types if name not in self._type_ids]
+        if unknown:
+            raise ArgumentError(
+                f"generator makes negatives of type {unknown[0]!r}, which negative_types={self.negative_types} lacks"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the generator make other negatives from now on.
+
+        Call it before the loader of the epoch is iterated. Workers of a `DataLoader` see it too, with
+        `persistent_workers` as well. Without a generator it does nothing.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch, from 0.
+
+        Raises:
+            ArgumentError: if it is negative.
+
+        Example:
+            >>> from PIL import Image
+            >>> from vlcomp.data import ContrastiveCollator, NegativeGenerator
+            >>> from vlcomp.testing import tiny_processor
+            >>> captions = ["a red cup", "a blue cup", "a green cup", "a white cup"]
+            >>> generator = NegativeGenerator("attribute").fit(captions)
+            >>> collator = ContrastiveCollator(tiny_processor(), generator=generator)
+            >>> collator.set_epoch(1)
+            >>> batch = collator([{"image": Image.new("RGB", (40, 32)), "caption": "a red cup"}])
+            >>> batch["negative_mask"]
+            tensor([[True]])
+        """
+        if epoch < 0:
+            raise ArgumentError(f"epoch={epoch} must be at least 0")
+        if self._epoch is not None:
+            self._epoch.fill_(epoch)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make the batch.
@@ -134,12 +193,14 @@ class ContrastiveCollator:
         Returns:
             `dict[str, torch.Tensor]`: `pixel_values` (and SigLIP2's `pixel_attention_mask`, `spatial_shapes`),
             `input_ids` [B, L], `attention_mask` [B, L] if the tokenizer has one, `image_ids` [B] int64. If any row
-            has the column `negative_captions`, also `negative_input_ids` [B, K, L], `negative_attention_mask`
-            [B, K, L], `negative_mask` [B, K] bool and `negative_type_ids` [B, K] int64, where K is the largest number
-            of negatives in the batch, at least 1. Unused places hold an empty text, mask `False` and type 0.
+            has the column `negative_captions`, or there is a generator, also `negative_input_ids` [B, K, L],
+            `negative_attention_mask` [B, K, L], `negative_mask` [B, K] bool and `negative_type_ids` [B, K] int64,
+            where K is the largest number of negatives in the batch, at least 1. Unused places hold an empty text, mask
+            `False` and type 0. Data whose negatives have no types give no `negative_type_ids`.
 
         Raises:
-            DataError: if a row lacks its image or caption, an image cannot be read, or a type is unknown.
+            DataError: if a row lacks its image or caption, an image cannot be read, a type is unknown, or negatives of
+                some rows have types and those of others do not.
         """
         if not len(rows):
             raise DataError("cannot make a batch of no rows")
@@ -157,7 +218,10 @@ class ContrastiveCollator:
         batch.update({key: tensor[:count] for key, tensor in encoded.items()})
         batch["image_ids"] = torch.tensor([self._image_id(row) for row in rows], dtype=torch.int64)
         if negatives is not None:
+            typed = self._typed(rows, negatives)
             batch.update(self._negative_tensors(negatives, encoded, count))
+            if not typed:
+                del batch["negative_type_ids"]
         return batch
 
     def _encoded(self, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -204,20 +268,23 @@ class ContrastiveCollator:
         given = row.get("image_id")
         return image_key(row["image"]) if given is None else int(given)
 
-    def _negatives(self, rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, int]]] | None:
-        """Negatives of each row with the ids of their types, or None if no row has the column."""
-        if not self.negatives or not any("negative_captions" in row for row in rows):
+    def _negatives(self, rows: Sequence[Mapping[str, Any]]) -> list[list[tuple[str, int | None]]] | None:
+        """Negatives of each row with the ids of their types (None without types), or None if there can be none."""
+        if not self.negatives or self.generator is None and not any("negative_captions" in row for row in rows):
             return None
         out = []
         for index, row in enumerate(rows):
-            texts = row.get("negative_captions") or []
+            texts = row.get("negative_captions")
             names = row.get("negative_types") or []
+            if texts is None and self.generator is not None:
+                texts, names = self._generated(row, index)
+            texts = texts or []
             if isinstance(texts, str) or names and len(names) != len(texts):
                 raise DataError(
                     f"row {index} of a batch has negative_captions {texts!r} and negative_types {names!r}; expected "
                     "two lists of one length"
                 )
-            ids = [self._type_id(name) for name in names] or [0] * len(texts)
+            ids = [self._type_id(name) for name in names] or [None] * len(texts)
             pairs = list(zip(texts, ids, strict=True))
             if self.max_negatives is not None and len(pairs) > self.max_negatives:
                 if self.negative_choice == "random":
@@ -226,6 +293,29 @@ class ContrastiveCollator:
                 pairs = pairs[: self.max_negatives]
             out.append(pairs)
         return out
+
+    def _generated(self, row: Mapping[str, Any], index: int) -> tuple[list[str], list[str]]:
+        others = row.get("captions") or ()
+        if isinstance(others, str):
+            raise DataError(
+                f"row {index} of a batch has the text {others[:40]!r} in its column 'captions'; expected a list of "
+                "all captions of the image"
+            )
+        made = self.generator(self._caption(row, index), others=others, variant=int(self._epoch))
+        return [negative.text for negative in made], [negative.type for negative in made]
+
+    def _typed(self, rows: Sequence[Mapping[str, Any]], negatives: list[list[tuple[str, int | None]]]) -> bool:
+        """Whether the negatives have types; all or none."""
+        kinds = [chosen[0][1] is not None if chosen else None for chosen in negatives]
+        if False in kinds and (True in kinds or self.generator is not None):
+            others = "those of the generator" if self.generator is not None else f"those of row {kinds.index(True)}"
+            raise DataError(
+                f"row {kinds.index(False)} of a batch has negative_captions without negative_types, but {others} have "
+                "types; give negative_types to all rows that have negative_captions, or to none"
+            )
+        if True not in kinds and False not in kinds:  # no negative here; the data may have some
+            return self.generator is not None or any("negative_types" in row for row in rows)
+        return True in kinds
 
     def _type_id(self, name: str) -> int:
         if name not in self._type_ids:
@@ -237,7 +327,7 @@ class ContrastiveCollator:
 
     @staticmethod
     def _negative_tensors(
-        negatives: list[list[tuple[str, int]]], encoded: Mapping[str, torch.Tensor], count: int
+        negatives: list[list[tuple[str, int | None]]], encoded: Mapping[str, torch.Tensor], count: int
     ) -> dict[str, torch.Tensor]:
         width = max(1, *(len(chosen) for chosen in negatives))
         filler = len(encoded["input_ids"]) - 1
@@ -245,7 +335,7 @@ class ContrastiveCollator:
         for chosen in negatives:
             unused = width - len(chosen)
             index.append([*range(position, position + len(chosen)), *[filler] * unused])
-            types.append([*(kind for _, kind in chosen), *[0] * unused])
+            types.append([*(kind or 0 for _, kind in chosen), *[0] * unused])
             position += len(chosen)
         places = torch.tensor(index)
         out = {"negative_mask": places != filler, "negative_type_ids": torch.tensor(types)}

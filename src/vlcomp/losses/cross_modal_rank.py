@@ -133,17 +133,97 @@ def rank_thresholds(
         >>> rank_thresholds(embeds, embeds, negatives, 4.0, torch.zeros(2))
         tensor([4., 0.])
     """
+    sums, counts = rank_gap_sums(
+        image_embeds,
+        text_embeds,
+        negative_text_embeds,
+        logit_scale,
+        len(previous) if isinstance(previous, torch.Tensor) and previous.ndim == 1 else 0,
+        negative_type_ids=negative_type_ids,
+        negative_mask=negative_mask,
+    )
+    return thresholds_from_gaps(sums, counts, previous, upper_bound=upper_bound)
+
+
+@torch.no_grad()
+def rank_gap_sums(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    negative_text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor | float,
+    num_types: int,
+    *,
+    negative_type_ids: torch.Tensor | None = None,
+    negative_mask: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What [`rank_thresholds`] averages: the gaps of a batch, summed by type, and how many there are.
+
+    The sums of several batches add up, so that one threshold update can cover the accumulated batches of a step.
+
+    Args:
+        image_embeds (`torch.Tensor` of shape `(batch, dim)`):
+            As in [`rank_thresholds`], and so are the other embeddings and options.
+        text_embeds (`torch.Tensor` of shape `(batch, dim)`):
+            L2-normalised caption embeddings.
+        negative_text_embeds (`torch.Tensor` of shape `(batch, negatives, dim)`):
+            L2-normalised embeddings of the hard negatives.
+        logit_scale (`torch.Tensor` or `float`):
+            Multiplicative scale of the cosines.
+        num_types (`int`):
+            Number of types of hard negatives.
+        negative_type_ids (`torch.Tensor` of shape `(batch, negatives)`, *optional*):
+            The type of each hard negative; slot `k` holds type `k` if not given.
+        negative_mask (`torch.BoolTensor` of shape `(batch, negatives)`, *optional*):
+            Which hard negatives exist; all of them if not given.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: sums of the gaps in logits (float32 or float64) and counts (int64), each
+        of shape `(types,)`.
+
+    Raises:
+        ArgumentError: if shapes or types do not fit.
+
+    Example:
+        >>> import torch
+        >>> from vlcomp.losses.cross_modal_rank import rank_gap_sums
+        >>> embeds = torch.eye(2, 3)
+        >>> rank_gap_sums(embeds, embeds, torch.eye(3)[2].expand(2, 1, 3), 4.0, 2)
+        (tensor([8., 0.]), tensor([2, 0]))
+    """
+    like = torch.zeros(num_types)
+    gaps, mask, types = _gaps(
+        image_embeds, text_embeds, negative_text_embeds, logit_scale, like, negative_type_ids, negative_mask
+    )
+    # Sums over a one-hot axis, since adding into an index is not deterministic on every device.
+    members = mask[..., None] & (types[..., None] == torch.arange(num_types, device=types.device))
+    return torch.where(members, gaps[..., None], 0.0).sum(dim=(0, 1)), members.sum(dim=(0, 1))
+
+
+def thresholds_from_gaps(
+    sums: torch.Tensor, counts: torch.Tensor, previous: torch.Tensor, *, upper_bound: float = 10.0
+) -> torch.Tensor:
+    """Thresholds of the next step from the pooled sums of [`rank_gap_sums`]; see [`rank_thresholds`].
+
+    Args:
+        sums (`torch.Tensor` of shape `(types,)`):
+            Sums of the gaps, in logits.
+        counts (`torch.Tensor` of shape `(types,)`):
+            How many gaps; a type with none keeps its threshold.
+        previous (`torch.Tensor` of shape `(types,)`):
+            The thresholds so far. Not changed.
+        upper_bound (`float`, defaults to 10.0):
+            Largest threshold, in logits.
+
+    Returns:
+        `torch.Tensor`: of shape `(types,)`.
+
+    Raises:
+        ArgumentError: if `upper_bound` is negative or not a number.
+    """
     if not upper_bound >= 0:
         raise ArgumentError(f"upper_bound={upper_bound} must be 0 or more, in logits")
-    gaps, mask, types = _gaps(
-        image_embeds, text_embeds, negative_text_embeds, logit_scale, previous, negative_type_ids, negative_mask
-    )
-    previous = previous.to(device=gaps.device, dtype=gaps.dtype)
-    # Sums over a one-hot axis, since adding into an index is not deterministic on every device.
-    members = mask[..., None] & (types[..., None] == torch.arange(len(previous), device=types.device))
-    counts = members.sum(dim=(0, 1))
-    means = torch.where(members, gaps[..., None], 0.0).sum(dim=(0, 1)) / counts.clamp(min=1)
-    return torch.where(counts > 0, means.clamp(0.0, upper_bound), previous)
+    previous = previous.to(device=sums.device, dtype=sums.dtype)
+    return torch.where(counts > 0, (sums / counts.clamp(min=1)).clamp(0.0, upper_bound), previous)
 
 
 def _gaps(

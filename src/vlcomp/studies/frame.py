@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ class Study:
             Print metrics times 100.
         details (`Callable`, *optional*):
             `details(runs) -> str`: more Markdown under the notes, such as curves.
+        seedless (`Sequence[str]`):
+            Configurations that do not depend on the seed: run once, with the first seed.
+        parts (`Mapping[str, Study]`):
+            Further studies of the method by name, such as the runs on the validation split by which settings were
+            chosen (`vlcomp reproduce METHOD --part selection`).
     """
 
     name: str
@@ -63,6 +68,8 @@ class Study:
     notes: str = ""
     percent: bool = True
     details: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
+    seedless: Sequence[str] = ()
+    parts: Mapping[str, Study] = field(default_factory=dict)
 
 
 def run_study(
@@ -98,10 +105,10 @@ def run_study(
     for name in names:
         if name not in study.configurations:
             close = get_close_matches(name, study.configurations, 1) or study.configurations
-            known = ', '.join(map(repr, close))
+            known = ", ".join(map(repr, close))
             raise ArgumentError(f"configuration {name!r} is not part of the study; known: {known}")
     seeds = list(study.seeds if seeds is None else seeds)
-    plan = [(name, seed) for seed in seeds for name in names]
+    plan = [(name, seed) for seed in seeds for name in names if name not in study.seedless or seed == seeds[0]]
     root = Path(output)
     results = []
     # Files of all runs are read before the first new run starts: a stale one should not be found hours later.

@@ -31,6 +31,10 @@ class ContrastiveTrainingArguments(TrainingArguments):
             the memory of this many rows and one more forward pass.
         use_hard_negatives (`bool`, defaults to `False`):
             Use the data set's `negative_captions` as further negatives of the loss (NegCLIP).
+        generate_negatives (`str`, *optional*):
+            Make hard negatives of rows without `negative_captions` while training, other ones in each epoch: a type or
+            a set of types of [`~vlcomp.data.NegativeGenerator`] (`"default"`, `"paper"`, ...), whose words come from
+            the training captions. Needs `use_hard_negatives`; not for streamed data.
         max_negatives (`int`, *optional*):
             At most this many hard negatives per row.
         freeze (`str`, *optional*):
@@ -41,6 +45,9 @@ class ContrastiveTrainingArguments(TrainingArguments):
         logit_scale_max (`float`, defaults to 100.0):
             Upper limit of the multiplicative scale under the softmax loss, kept after each optimiser step; the lower
             limit is 1. The sigmoid loss has no limits, as in SigLIP.
+        freeze_logit_scale (`bool`, defaults to `False`):
+            Leave the logit scale as it is. The intra-modal loss of [`ImcCmrTrainer`] can fall by the scale alone,
+            which shows at learning rates far above those of CLIP fine-tuning.
         unique_images (`bool`, defaults to `True`):
             Put an image at most once in a batch. Needs an `image_id` column.
         fit (`str`, *optional*):
@@ -56,6 +63,10 @@ class ContrastiveTrainingArguments(TrainingArguments):
             With `peft_config`: save checkpoints with the adapter merged into the weights, so that `AutoModel` and
             `pipeline` load them as they are, and the adapter itself in the subfolder `adapter`. `False` saves a PEFT
             folder with only the adapter, which needs the base model to be loaded.
+        interpolate (`float`, *optional*):
+            After training replace the weights by this much of the trained ones and the rest of the starting ones
+            (WiSE-FT; 0.5 is the middle). Fine-tuning on hard negatives costs zero-shot accuracy; this buys a part of
+            it back. Checkpoints hold the trained weights as they are.
         stop_on_nan_loss (`bool`, defaults to `True`):
             Stop with an error at the first step whose loss is not finite.
 
@@ -86,6 +97,10 @@ class ContrastiveTrainingArguments(TrainingArguments):
     use_hard_negatives: bool = field(
         default=False, metadata={"help": "Use the data's negative_captions as further negatives of the loss."}
     )
+    generate_negatives: str | None = field(
+        default=None,
+        metadata={"help": "Make hard negatives while training: default, paper, sugarcrepe, all, or a type."},
+    )
     max_negatives: int | None = field(default=None, metadata={"help": "At most this many hard negatives per row."})
     freeze: str | None = field(default=None, metadata={"help": "Tower that is not trained: vision or text."})
     layer_decay: float | None = field(
@@ -94,6 +109,7 @@ class ContrastiveTrainingArguments(TrainingArguments):
     logit_scale_max: float = field(
         default=100.0, metadata={"help": "Upper limit of the multiplicative logit scale under the softmax loss."}
     )
+    freeze_logit_scale: bool = field(default=False, metadata={"help": "Leave the logit scale as it is."})
     unique_images: bool = field(default=True, metadata={"help": "Put an image at most once in a batch."})
     fit: str | None = field(
         default=None, metadata={"help": "How pictures become square: crop, squash or pad; default as configured."}
@@ -108,6 +124,10 @@ class ContrastiveTrainingArguments(TrainingArguments):
     merge_adapter: bool = field(
         default=True, metadata={"help": "Save LoRA runs merged into the weights (adapter in a subfolder)."}
     )
+    interpolate: float | None = field(
+        default=None,
+        metadata={"help": "Share of the trained weights in the final ones, the rest being the starting ones."},
+    )
     stop_on_nan_loss: bool = field(
         default=True, metadata={"help": "Stop with an error at the first loss that is not finite."}
     )
@@ -121,13 +141,22 @@ class ContrastiveTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None:
                 check_count(name, value)
-        for name in ("layer_decay", "random_crop", "logit_scale_max"):
+        for name in ("layer_decay", "random_crop", "logit_scale_max", "interpolate"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
+        if self.generate_negatives is not None and not self.use_hard_negatives:
+            raise ArgumentError(
+                f"generate_negatives={self.generate_negatives!r} makes hard negatives that nothing uses; set "
+                "use_hard_negatives=True too"
+            )
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ArgumentError(f"layer_decay={self.layer_decay} must lie in (0, 1]; common values are 0.65 to 0.9")
         if self.random_crop is not None and not 0 < self.random_crop <= 1:
             raise ArgumentError(f"random_crop={self.random_crop} must lie in (0, 1]; common values are 0.5 to 0.9")
+        if self.interpolate is not None and not 0 <= self.interpolate <= 1:
+            raise ArgumentError(
+                f"interpolate={self.interpolate} must lie between 0 (starting weights) and 1 (trained weights)"
+            )
         if self.logit_scale_max < 1:
             raise ArgumentError(f"logit_scale_max={self.logit_scale_max} must be at least 1; CLIP uses 100")
         if self.load_best_model_at_end and self.metric_for_best_model is None:

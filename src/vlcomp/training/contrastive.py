@@ -6,7 +6,7 @@ import functools
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,10 @@ from .augmentation import RandomCrops
 from .distributed import gather_batch
 from .evaluators import EvaluatorTrainer, resolve_evaluators
 from .grad_cache import cached_backward, split_batch
+from .interpolation import StartingWeights
 from .optim import decay_parameter_names, freeze_tower, layer_scales, scale_learning_rates
 from .sampler import UniqueImageBatchSampler
-from .setup import check_arguments, check_dataset, load_model
+from .setup import check_arguments, check_datasets, load_model, make_generator
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,11 @@ class ContrastiveTrainer(EvaluatorTrainer):
     # A batch mean, so that accumulation averages (a "labels" key in a batch would otherwise multiply the loss).
     loss_is_scaled_for_ga = False
 
+    # A subclass's settings, the end of its default output folder, and the classes it loads checkpoints as.
+    arguments_class: type[ContrastiveTrainingArguments] = ContrastiveTrainingArguments
+    output_suffix: str = "contrastive"
+    model_classes: Mapping[str, type[PreTrainedModel]] = {}
+
     # What of a batch the loss may see; gathered over processes together with the embeddings.
     loss_batch_keys: tuple[str, ...] = ("image_ids", "negative_mask", "negative_type_ids")
 
@@ -126,22 +132,20 @@ class ContrastiveTrainer(EvaluatorTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         **kwargs: Any,
     ) -> None:
-        args = check_arguments(model, args)
-        model, processing_class = load_model(model, processing_class)
+        args = check_arguments(model, args, self.arguments_class, suffix=self.output_suffix)
+        model, processing_class = load_model(model, processing_class, classes=self.model_classes)
         if peft_config is not None:
             model = add_adapter(model, peft_config)
         self._frozen = freeze_tower(base_model(model), args.freeze) if args.freeze else []
+        if args.freeze_logit_scale:
+            base_model(model).logit_scale.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ArgumentError("no parameter of the model is trainable; set requires_grad, or give a peft_config")
 
-        columns = ("image", "caption") if data_collator is None else ()
-        check_dataset("train_dataset", train_dataset, columns)
-        for name, dataset in eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]:
-            check_dataset(f"eval_dataset {name}".strip(), dataset, columns)
-        if args.use_hard_negatives and data_collator is None:
-            check_dataset("use_hard_negatives: train_dataset", train_dataset, ("negative_captions",))
+        check_datasets(train_dataset, eval_dataset, args, own_collator=data_collator is not None)
         if data_collator is None:
-            data_collator = self.default_collator(processing_class, base_model(model), args)
+            generator = make_generator(args, train_dataset)
+            data_collator = self.default_collator(processing_class, base_model(model), args, generator=generator)
         if isinstance(train_dataset, IterableDataset) and args.accelerator_config.dispatch_batches is None:
             # Sending batches from one process needs batches of one shape; captions differ in length.
             args.accelerator_config.dispatch_batches = False
@@ -161,6 +165,7 @@ class ContrastiveTrainer(EvaluatorTrainer):
                 f"loss='sigmoid' needs a model with a logit_bias; {type(self._base_model).__name__} has none, use "
                 "'softmax' or 'auto'"
             )
+        self._start = None if args.interpolate is None else StartingWeights(model, args.interpolate)
         self._batch_sampler: UniqueImageBatchSampler | None = None
         self._parts: dict[str, torch.Tensor] = {}
         self._parts_count = 0
@@ -250,9 +255,9 @@ class ContrastiveTrainer(EvaluatorTrainer):
                 self._base_model.logit_scale.clamp_(0.0, math.log(self.args.logit_scale_max))
 
     def default_collator(
-        self, processor: ProcessorMixin, model: PreTrainedModel, args: ContrastiveTrainingArguments
+        self, processor: ProcessorMixin, model: PreTrainedModel, args: ContrastiveTrainingArguments, **options: Any
     ) -> Callable[[list[dict[str, Any]]], Batch]:
-        """Make the collator that is used if none is given."""
+        """Make the collator that is used if none is given; subclasses pass it further options."""
         return ContrastiveCollator(
             processor,
             fit=args.fit,
@@ -261,6 +266,7 @@ class ContrastiveTrainer(EvaluatorTrainer):
             negatives=args.use_hard_negatives,
             max_negatives=args.max_negatives,
             skip_bad_images=args.skip_bad_images,
+            **options,
         )
 
     # Training
@@ -334,7 +340,7 @@ class ContrastiveTrainer(EvaluatorTrainer):
 
     def _run_epoch(self, model: torch.nn.Module, epoch: int, train_dataloader: DataLoader, **kwargs: Any) -> None:
         # The batches of a resumed epoch are skipped by a wrapper that passes the epoch on to nobody.
-        for part in (self._batch_sampler, train_dataloader.dataset):
+        for part in (self._batch_sampler, train_dataloader.dataset, self.data_collator):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **kwargs)
@@ -358,6 +364,8 @@ class ContrastiveTrainer(EvaluatorTrainer):
             ) from error
         if not result.global_step:
             raise DataError("train_dataset gave no rows, so nothing was trained")
+        if self._start is not None:
+            self._start.mix_into(self.model)
         return result
 
     def _save_steps_so_far(self) -> Path | None:

@@ -78,8 +78,9 @@ def gather_batch(
     texts = embeds["text_embeds"]
     rows, device, local = len(texts), texts.device, {f"batch {key}": value for key, value in batch.items()}
     # A process whose rows have no hard negatives takes part with none, or the others would wait for it.
-    local.setdefault("batch negative_mask", torch.zeros(rows, 0, dtype=torch.bool, device=device))
-    local.setdefault("batch negative_type_ids", torch.zeros(rows, 0, dtype=torch.long, device=device))
+    mask = local.setdefault("batch negative_mask", torch.zeros(rows, 0, dtype=torch.bool, device=device))
+    # Untyped negatives are all of type 0.
+    local.setdefault("batch negative_type_ids", torch.zeros(mask.shape, dtype=torch.long, device=device))
     # A slice, not new zeros: it needs a gradient where the others' negatives do, so that its backward pass takes part.
     embeds = {"negative_text_embeds": texts[:, None, :][:, :0], **embeds}
     together = gather_embeddings(dict(sorted({**embeds, **local}.items())))

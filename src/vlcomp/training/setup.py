@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import IterableDataset
 from transformers import AutoProcessor, PreTrainedModel
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import has_length
 
 from ..checkpoints import load_dual_encoder, require_dual_encoder, require_processor, require_same_vocabulary
+from ..data.negatives import NegativeGenerator
 from ..errors import ArgumentError, CheckpointError, DataError
 from .adapters import base_model
 from .arguments import ContrastiveTrainingArguments
@@ -27,7 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 def check_arguments(
-    model: Any, args: Any, kind: type[ContrastiveTrainingArguments] = ContrastiveTrainingArguments
+    model: Any,
+    args: Any,
+    kind: type[ContrastiveTrainingArguments] = ContrastiveTrainingArguments,
+    *,
+    suffix: str = "contrastive",
 ) -> ContrastiveTrainingArguments:
     """Check the settings of a run, or make the default ones.
 
@@ -38,6 +45,8 @@ def check_arguments(
             The settings.
         kind (`type`, defaults to `ContrastiveTrainingArguments`):
             Their class.
+        suffix (`str`, defaults to `"contrastive"`):
+            End of the default output folder's name.
 
     Returns:
         `ContrastiveTrainingArguments`
@@ -46,7 +55,7 @@ def check_arguments(
         ArgumentError: if `args` is of another class or its output folder cannot be written.
     """
     if args is None:
-        args = kind(f"{Path(model_name(model)).name or 'clip'}-contrastive")
+        args = kind(f"{Path(model_name(model)).name or 'clip'}-{suffix}")
     if not isinstance(args, kind):
         raise ArgumentError(f"args is a {type(args).__name__}; pass {kind.__name__}(...), it takes the same settings")
     _check_reporting(args.report_to)
@@ -98,7 +107,9 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def load_model(model: Any, processor: Any = None) -> tuple[PreTrainedModel, Any]:
+def load_model(
+    model: Any, processor: Any = None, *, classes: Mapping[str, type[PreTrainedModel]] | None = None
+) -> tuple[PreTrainedModel, Any]:
     """Load what was given by name, and check that model and processor fit each other.
 
     Args:
@@ -106,6 +117,8 @@ def load_model(model: Any, processor: Any = None) -> tuple[PreTrainedModel, Any]
             A checkpoint, loaded in float32, or a model.
         processor (`ProcessorMixin`, *optional*):
             By default that of the checkpoint that the model was loaded from.
+        classes (`Mapping[str, type[PreTrainedModel]]`, *optional*):
+            Model class for a `model_type`, where a checkpoint is given by name.
 
     Returns:
         `tuple[PreTrainedModel, ProcessorMixin]`
@@ -117,7 +130,7 @@ def load_model(model: Any, processor: Any = None) -> tuple[PreTrainedModel, Any]
     name = model_name(model)
     if isinstance(model, (str, os.PathLike)):
         # Half-precision weights lose small updates; bf16=True or fp16=True computes in half precision all the same.
-        return load_dual_encoder(model, processor=processor, dtype=torch.float32)
+        return load_dual_encoder(model, processor=processor, dtype=torch.float32, classes=classes)
     require_dual_encoder(base_model(model), name or type(model).__name__)
     if processor is None:
         if not name:
@@ -168,6 +181,63 @@ def check_dataset(name: str, dataset: Any, columns: tuple[str, ...]) -> None:
             f"{name} has no column {' and no '.join(map(repr, missing))}, only {', '.join(present)}; use "
             "dataset.rename_column, or load it with vlcomp.load_captioned(..., image_column=..., caption_column=...)"
         )
+
+
+def check_datasets(train: Any, evaluation: Any, args: ContrastiveTrainingArguments, *, own_collator: bool) -> None:
+    """Check the data of a run, as far as they tell.
+
+    Args:
+        train (`Dataset`, *optional*):
+            Training data.
+        evaluation (`Dataset` or `dict` of them, *optional*):
+            Evaluation data.
+        args (`ContrastiveTrainingArguments`):
+            Settings of the run.
+        own_collator (`bool`):
+            Whether batches are made by a collator of the user's, which may need other columns.
+
+    Raises:
+        ArgumentError: if data were given by name.
+        DataError: if they are empty or lack a column.
+    """
+    columns = () if own_collator else ("image", "caption")
+    check_dataset("train_dataset", train, columns)
+    for name, dataset in evaluation.items() if isinstance(evaluation, dict) else [("", evaluation)]:
+        check_dataset(f"eval_dataset {name}".strip(), dataset, columns)
+    if args.use_hard_negatives and args.generate_negatives is None and not own_collator:
+        present = getattr(train, "column_names", None)
+        if present and "negative_captions" not in present:
+            raise DataError(
+                f"train_dataset has no column 'negative_captions', only {', '.join(present)}; make them with "
+                "`vlcomp negatives`, or while training with generate_negatives='default' (--generate_negatives "
+                "default)"
+            )
+
+
+def make_generator(args: ContrastiveTrainingArguments, dataset: Any) -> NegativeGenerator | None:
+    """The generator of hard negatives that the settings ask for, with the words of the training captions.
+
+    Args:
+        args (`ContrastiveTrainingArguments`):
+            Settings of the run.
+        dataset (`Dataset`):
+            Training data.
+
+    Returns:
+        [`~vlcomp.data.NegativeGenerator`] or `None`
+
+    Raises:
+        ArgumentError: for an unknown type, or data that cannot be read before training.
+    """
+    if args.generate_negatives is None or dataset is None:
+        return None
+    if isinstance(dataset, IterableDataset) or "caption" not in (getattr(dataset, "column_names", None) or ()):
+        raise ArgumentError(
+            f"generate_negatives={args.generate_negatives!r} learns its words from the column 'caption' of the whole "
+            f"train_dataset, which {type(dataset).__name__} does not give; make negatives with `vlcomp negatives`"
+        )
+    types = getattr(args, "negative_types", None) or args.generate_negatives
+    return NegativeGenerator(types, seed=args.seed).fit(dataset["caption"][:])
 
 
 def model_name(model: Any) -> str:

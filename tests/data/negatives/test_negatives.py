@@ -30,6 +30,7 @@ CAPTIONS = [
     "Several boats float on a calm lake.",
     "A goat stands on a rock near the river.",
     "A train passes under a stone bridge.",
+    "A child rides a pony.",
 ]
 
 
@@ -170,8 +171,8 @@ def test_what_is_the_same_both_ways_round_is_not_swapped(caption):
 
 def test_preposition_is_replaced_by_one_that_excludes_it():
     allowed = {
-        "under": {"on", "above", "beside", "on top of"},
-        "behind": {"in front of"},
+        "under": {"on", "above", "beside", "on top of", "next to"},
+        "behind": {"in front of", "on", "in"},
         "inside": {"outside", "behind"},
     }
     for caption, negative in made("replace_relation").items():
@@ -206,6 +207,103 @@ def test_no_negative_is_another_caption_of_the_image():
         texts.update(negative.text for row in rows[:2] for negative in row)
         assert rows[0], "a green cup is left"
     assert texts == {"a green cup"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "caption"),
+    [
+        ("attribute", "A black man on a bench"),  # people have no colour to exchange
+        ("swap_attribute", "A black woman on a white horse"),
+        ("attribute", "The door is half open"),
+        ("swap_attribute", "A yellow bus among small houses"),  # both may be so
+        ("relation", "Many gloves and several caps"),
+        ("action", "A man leaning on a fence"),
+        ("action", "A plate is filled with rice"),
+        ("replace_relation", "A man looking over a fence"),
+        ("replace_relation", "A man walking down the street"),
+        ("add_attribute", "A dog on a table"),
+        ("add_attribute", "A toy elephant"),
+        ("add_object", "A cup beside a plate"),
+    ],
+)
+def test_what_would_not_deny_the_caption_is_not_made(kind, caption):
+    made_of = made(kind, [caption], ["a dog on a table", "a green table", *CAPTIONS])
+    if kind == "add_attribute" and "dog" in caption:  # a colour that dogs do not have
+        assert all("table" not in negative.source["to"] for negative in made_of.values())
+    elif kind == "action" and made_of:
+        assert made_of[caption].source["to"] not in ("standing", "sitting", "posing", "resting")
+    else:
+        assert not made_of
+
+
+def test_two_places_after_one_preposition_are_not_swapped():
+    caption = "People on a skateboard on a street"
+    for seed in range(20):  # "people on a street on a skateboard" says the same
+        assert not made("swap_object", [caption], seed=seed)[caption].text.startswith("People")
+
+
+def test_added_words_deny():
+    corpus = ["a red car and a blue car", "a white car", "a blue cat", "a green cat", "a man and a dog", *CAPTIONS]
+    text = made("add_attribute", ["a red car"], corpus)["a red car"].text
+    assert re.fullmatch(r"a red and (?!red)\w+ car", text)
+    for seed in range(5):
+        text = made("add_attribute", ["a small cat"], corpus, seed=seed)["a small cat"].text
+        assert re.fullmatch(r"a small (blue|green|purple|pink) cat", text)
+        text = made("add_object", ["a man riding a pony"], corpus, seed=seed)["a man riding a pony"].text
+        assert re.fullmatch(r"a man( and an? \w+)? riding a pony( and an? \w+)?", text)
+
+
+def test_pronouns_keep_their_people():
+    corpus = ["a man with his dog", "a woman with her cat", "a boy on a hill", "a girl and a child", "a baby in a bed"]
+    words_put = {"his": set(), "her": set()}
+    for seed in range(40):
+        for pronoun, caption in (("his", "a man with his dog"), ("her", "a woman with her dog")):
+            for negative in made("object", [caption], corpus, seed=seed).values():
+                words_put[pronoun].add(negative.source["to"])
+    assert {"child", "baby"} <= words_put["his"] & words_put["her"]
+    assert not words_put["his"] & {"woman", "girl", "lady"} and not words_put["her"] & {"man", "boy", "guy"}
+
+
+def test_things_on_it_and_words_that_end_a_caption():
+    found = made(
+        "replace_relation", ["A pizza with cheese on it", "A cup with a tree in the background", "A bird outside."]
+    )
+    assert found["A pizza with cheese on it"].source["to"] in ("under", "behind", "beside")
+    assert found["A cup with a tree in the background"].text == "A cup with a tree in the foreground"
+    assert found["A bird outside."].text == "A bird inside."
+
+
+def test_words_put_in_are_as_frequent_as_those_taken_out():
+    # "dog" is in half of the captions, the other animals share the rest.
+    others = ["cat", "horse", "cow", "sheep", "goat", "bear", "lion", "duck"]
+    corpus = [f"a {animal} on the {place} number {i}" for i in range(20) for animal in others + ["dog"] * 8
+              for place in ("hill",)]  # fmt: skip
+    rows = generate_negatives(corpus, types=["object"])
+    animals = [row[0].source for row in rows if row[0].source["from"] in {*others, "dog"}]
+    share = sum(source["to"] == "dog" for source in animals) / len(animals)
+    assert 0.4 < share <= 0.5, "without balancing a dog, which cannot replace itself, is put in less often"
+
+
+def test_a_corpus_of_few_words_puts_in_no_others():
+    # One noun of each class: they replace one another, not words that the corpus lacks.
+    nouns = ["dog", "cup", "car", "hat", "tree", "house"]
+    corpus = [f"a red {a} and a blue {b}" for a in nouns for b in nouns if a != b] * 6
+    rows = generate_negatives(corpus, types=["object"])
+    assert all(row for row in rows)
+    assert {row[0].source["to"] for row in rows} <= set(nouns)
+    # Nor prepositions: here all things are on others.
+    corpus = [f"a red {a} on a blue {b}" for a in nouns for b in nouns if a != b] * 6
+    assert not any(generate_negatives(corpus, types=["replace_relation"]))
+    assert all(generate_negatives([*corpus, "a hat under a house"], types=["replace_relation"])[:1])
+
+
+def test_one_parse_serves_both():
+    # generate_negatives takes the captions apart once; fit and call do it twice.
+    generator = NegativeGenerator("all", seed=2).fit(CAPTIONS)
+    assert generate_negatives(CAPTIONS, types="all", seed=2) == [generator(caption) for caption in CAPTIONS]
+    assert generate_negatives(CAPTIONS, types="all", seed=2, corpus=CAPTIONS, num_proc=2) == [
+        generator(caption) for caption in CAPTIONS
+    ]
 
 
 def test_lengths_stay_alike():

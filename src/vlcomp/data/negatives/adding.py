@@ -1,79 +1,119 @@
 """Rules that add something or negate: an adjective, a second thing, "no", "not", "without".
 
-An added word must not make negatives longer than captions are, or length alone tells them apart. So an adjective is
-added where another is taken away, or where the caption stays within the mean length of the corpus.
+What is added must deny something. A colour does where another is named ("a red car", "a red and blue car") or known
+("a banana", "a blue banana"), not where the caption leaves it open. A second thing does where the caption names all
+that take part: who rides a horse rides nothing else, and "a dog on a couch" is one dog on one couch.
+
+An added word must not make negatives longer than captions are, or length alone tells them apart. So words are added
+where an adjective can be taken away elsewhere, or where the caption stays within the mean length of the corpus.
 """
 
 from __future__ import annotations
 
 from .edits import Change, Draw, Edit, surface
 from .lexicon import Lexicon, governor
-from .replacing import describes, word_at
+from .replacing import describes, describes_people, word_at
 from .tables import (
     ADJECTIVE_MEMBERS,
     ADJECTIVES,
     ANIMATE,
     NOUN_FORMS,
-    NOUN_MEMBERS,
     VERB_FORMS,
     article,
     related,
     verb_form,
 )
 from .tagging import Phrase, Sentence
-from .words import FRAME_NOUNS, NEUTRAL, NOUN_UNITS, USUAL
+from .words import FRAME_NOUNS, NOUN_UNITS, UNNATURAL
 
-_THINGS = frozenset(
-    "vehicle furniture tableware electronics appliance clothing wear sports_gear carried building street "
-    "barrier".split()
+_COMPANY = frozenset(
+    "animal vehicle furniture dish produce tableware electronics clothing carried sports_gear person".split()
 )
-_COMPANY = frozenset("animal vehicle furniture dish produce tableware electronics clothing carried person".split())
-_ADDED_KINDS = {
-    **dict.fromkeys(("clothing", "carried"), ("color", "pattern")),
-    **dict.fromkeys(("building", "barrier"), ("color", "material")),
-}
 _OFF_COLORS = frozenset("dark ivory cream golden blond blonde navy wood iron cement steel metallic turquoise".split())
+# An animal in a picture of these may have any colour.
+_MADE_UP = frozenset(
+    "toy toys stuffed statue statues sculpture sculptures painted painting paintings costume costumes drawing cartoon "
+    "plush teddy kite kites balloon balloons plastic ceramic fake figurine figurines porcelain wooden metal decorated "
+    "shaped print colored colorful".split()
+)
+# Verbs and prepositions with one thing at a time.
+_ONE_THING = frozenset(
+    "ride drive fly hold carry eat wear cut throw catch kick hit pull push feed pet hug wash chase lead read".split()
+)
+_ONE_PLACE = frozenset("on in under inside behind on_top_of atop".split())
+_POSTURES = frozenset("sit stand lie lay sleep rest perch park lean kneel".split())
 
 
 def add_attribute(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | None:
-    """Give a thing a colour, pattern or material that the caption does not mention; drop another adjective for it."""
+    """Give a thing a second colour, or a colour that its kind does not have."""
     tokens = sentence.tokens
-    present = {token.word for token in tokens}
+    made_up = any(token.word in _MADE_UP for token in tokens)
     for phrase in draw.shuffled(sentence.phrases):
         noun, word = tokens[phrase.head].noun, tokens[phrase.head].word
-        if phrase.adjectives or noun.category not in _THINGS or not phrase.plain or word in FRAME_NOUNS:
+        if not phrase.plain or word in FRAME_NOUNS or describes(sentence, phrase.head) or describes_people(noun):
             continue
-        if phrase.determiner >= 0 and phrase.head != phrase.determiner + 1 or describes(sentence, phrase.head):
+        second = _second(sentence, phrase, lexicon, draw)
+        if second is None and made_up:
             continue
-        if phrase.start == phrase.head and phrase.start and tokens[phrase.start - 1].code in "JVGN.":
-            continue  # "a yellow touring motorcycle"
         dropped = _droppable(sentence, phrase, draw)
-        if dropped is None and _length(sentence) + 1 > lexicon.length_limit:
-            continue
-        usual = USUAL.get(noun.lemma, "").split()
-        pool = [
-            w
-            for kind in _ADDED_KINDS.get(noun.category, ("color",))
-            for w, _ in ADJECTIVE_MEMBERS[kind]
-            if w not in present and w not in _OFF_COLORS and w not in usual
-        ]
-        if noun.category not in ("clothing", "wear", "carried"):
-            pool = [w for w in pool if w not in NEUTRAL]
-        weights = lexicon.weights(pool, word_at(sentence, phrase.head - 1), word, None, "blue")
-        total = sum(lexicon.pairs.get((w, word), 0) for w, _ in weights)
-        # What a thing usually is, it may be in this picture too.
-        weights = [(w, g) for w, g in weights if lexicon.pairs.get((w, word), 0) <= max(1, 0.34 * total)]
-        new = draw.weighted(weights)
-        if new is None:
-            continue
-        head = surface(sentence, phrase.head)
-        changes = [Change(phrase.head, phrase.head + 1, f"{new} {head}")]
+        extra = 2 if second is not None else 1
+        if _length(sentence) + extra > lexicon.length_limit:
+            if dropped is None or _length(sentence) + extra - 1 > lexicon.length_limit + 1:
+                continue
+        else:
+            dropped = None
+        if second is not None:
+            index, new = second
+            changes, added = [Change(index, index + 1, f"{surface(sentence, index)} and {new}")], f"and {new}"
+        else:
+            new = _unnatural(sentence, phrase, lexicon, draw)
+            if new is None:
+                continue
+            head = surface(sentence, phrase.head)
+            changes, added = [Change(phrase.head, phrase.head + 1, f"{new} {head}")], f"{new} {head}"
         old = ""
         if dropped is not None:
             old = tokens[dropped].word
             changes.append(Change(dropped, dropped + 2, surface(sentence, dropped + 1)))
-        return Edit(tuple(changes), old, f"{new} {head}")
+        return Edit(tuple(changes), old, added)
     return None
+
+
+def _second(sentence: Sentence, phrase: Phrase, lexicon: Lexicon, draw: Draw) -> tuple[int, str] | None:
+    """A second colour beside the only one of a phrase: its place and the word.
+
+    No second material: a wooden table may well have a glass top.
+    """
+    tokens = sentence.tokens
+    index = phrase.head - 1
+    if index not in phrase.adjectives or tokens[index].code != "J":
+        return None
+    adjective = ADJECTIVES.get(tokens[index].word)
+    if adjective is None or adjective.category != "color" or tokens[index].word in _OFF_COLORS:
+        return None
+    kind = adjective.category
+    if word_at(sentence, index - 1) in (",", "and", "or", "light", "bright", "dark", "pale", "solid", "all"):
+        return None
+    if any(i != index and (a := ADJECTIVES.get(tokens[i].word)) and a.category == kind for i in phrase.adjectives):
+        return None
+    present = {token.word for token in tokens}
+    pool = [
+        w for w, g in ADJECTIVE_MEMBERS[kind] if g != adjective.group and w not in present and w not in _OFF_COLORS
+    ]
+    new = draw.weighted(lexicon.weights(pool, "and", tokens[phrase.head].word))
+    return None if new is None else (index, new)
+
+
+def _unnatural(sentence: Sentence, phrase: Phrase, lexicon: Lexicon, draw: Draw) -> str | None:
+    """A colour that things of this kind do not have."""
+    tokens = sentence.tokens
+    noun = tokens[phrase.head].noun
+    pool = [w for w in UNNATURAL.get(noun.lemma, "").split() if all(token.word != w for token in tokens)]
+    if not pool or any((a := ADJECTIVES.get(tokens[i].word)) and a.category == "color" for i in phrase.adjectives):
+        return None
+    if phrase.start and tokens[phrase.start - 1].code in "JVN.":
+        return None  # "a yellow touring motorcycle"
+    return draw.weighted(lexicon.weights(pool, word_at(sentence, phrase.head - 1), tokens[phrase.head].word))
 
 
 def _droppable(sentence: Sentence, kept: Phrase, draw: Draw) -> int | None:
@@ -105,31 +145,60 @@ def add_object(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | None:
     for phrase in draw.shuffled(sentence.phrases):
         token = tokens[phrase.head]
         noun = token.noun
-        if noun.category not in _COMPANY or not phrase.start or token.word in FRAME_NOUNS or noun.mass:
+        if noun.category not in _COMPANY or token.word in FRAME_NOUNS or noun.mass or describes(sentence, phrase.head):
             continue
-        if tokens[phrase.start - 1].code not in "IGZ" or tokens[phrase.start - 1].word in ("of", "between", "like"):
-            continue
-        after = tokens[phrase.head + 1] if phrase.head + 1 < len(tokens) else None
-        if after is not None and not (after.code == "I" and after.word != "of" or after.word in ".!"):
+        if not (_is_taken(sentence, phrase) or _is_subject(sentence, phrase)):
             continue
         plural = noun.plural
-        if not plural and (phrase.determiner < 0 or tokens[phrase.determiner].code != "D"):
+        determiner = tokens[phrase.determiner].word if phrase.determiner >= 0 else ""
+        if not plural and determiner not in ("a", "an", "the") or plural and phrase.determiner >= 0:
             continue
         if _length(sentence) + (2 if plural else 3) > lexicon.length_limit + 1:
             continue
         pool = [
             w
-            for w in NOUN_MEMBERS.get((noun.category, plural, False), ())
+            for w in lexicon.nouns(noun.category, plural, False)
             if not related(noun.lemma, NOUN_FORMS[w].lemma) and NOUN_FORMS[w].lemma not in present
         ]
-        new = draw.weighted(lexicon.weights(pool, "<" if plural else "a", word_at(sentence, phrase.head + 1),
-                                            governor(sentence, phrase), token.word))  # fmt: skip
+        right = word_at(sentence, phrase.head + 1)
+        weights = lexicon.weights(pool, "<" if plural else "a", right, governor(sentence, phrase))
+        new = draw.weighted(weights)
         if new is None:
             continue
-        added = f"and {new}" if plural else f"and {article(new)} {new}"
+        added = f"and {new}" if plural else f"and {determiner if determiner == 'the' else article(new)} {new}"
         head = surface(sentence, phrase.head)
         return Edit((Change(phrase.head, phrase.head + 1, f"{head} {added}"),), "", added.replace("_", " "))
     return None
+
+
+def _is_taken(sentence: Sentence, phrase: Phrase) -> bool:
+    """Whether a phrase is the one thing that somebody rides, holds, ..., or the one place where something is."""
+    tokens = sentence.tokens
+    if not phrase.start:
+        return False
+    after = tokens[phrase.head + 1] if phrase.head + 1 < len(tokens) else None
+    if after is not None and not (after.code == "I" and after.word not in ("of", "with") or after.word in ".!"):
+        return False
+    before = tokens[phrase.start - 1]
+    verb = VERB_FORMS.get(before.word)
+    if before.code in "GZ":
+        return verb is not None and verb.lemma in _ONE_THING
+    if before.word not in _ONE_PLACE or before.code != "I" or phrase.start < 2:
+        return False
+    verb = VERB_FORMS.get(tokens[phrase.start - 2].word)
+    return verb is not None and verb.lemma in _POSTURES
+
+
+def _is_subject(sentence: Sentence, phrase: Phrase) -> bool:
+    """Whether a caption begins with one person or animal that does something: "a dog sleeping on a bed"."""
+    tokens = sentence.tokens
+    if phrase.start or tokens[phrase.head].noun.category not in ("person", "animal"):
+        return False
+    after = tokens[phrase.head + 1] if phrase.head + 1 < len(tokens) else None
+    if after is None or after.code != "G" or any(token.code in "XZ" for token in tokens):
+        return False
+    words = {token.word for token in tokens}
+    return not words & {"his", "her", "its", "himself", "herself", "itself", "another", "each"}
 
 
 def negate(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
@@ -11,6 +12,11 @@ from .tagging import Sentence
 
 T = TypeVar("T")
 _MASK = (1 << 64) - 1
+
+
+@lru_cache(maxsize=256)
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 class Change(NamedTuple):
@@ -35,8 +41,10 @@ class Draw:
     __slots__ = ("_state",)
 
     def __init__(self, *parts: object) -> None:
-        digest = blake2b("\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        self._state = int.from_bytes(digest, "little")
+        self._state = 0
+        for part in parts:
+            # Few different numbers and names, and one caption asked for several times in a row.
+            self._state = (self._state * 0x9E3779B97F4A7C15 + _digest(str(part))) & _MASK
 
     def random(self) -> float:
         """A number from [0, 1)."""
@@ -47,11 +55,15 @@ class Draw:
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """The items in random order."""
+        if len(items) < 2:
+            return list(items)
         return [item for _, _, item in sorted((self.random(), place, item) for place, item in enumerate(items))]
 
     def weighted(self, items: Sequence[tuple[T, float]]) -> T | None:
         """One item, drawn in proportion to its weight; `None` if there is none."""
-        total = sum(weight for _, weight in items)
+        total = 0.0
+        for _, weight in items:
+            total += weight
         if not total > 0:
             return None
         point = self.random() * total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -11,19 +12,20 @@ from typing import Any
 
 from ..._version import __version__
 from ...errors import ArgumentError, DataError
-from . import adding, replacing, swapping
+from . import adding, prepositions, replacing, swapping, verbs
 from .edits import Draw, Edit, apply
 from .lexicon import Lexicon
 from .tagging import Sentence, TaggingFunction, make_tagger, parse
 
 Rule = Callable[[Sentence, Lexicon, Draw], "Edit | None"]
+_Made = tuple[str, str, str, str, str]  # text, type, rule, word before, word after
 
-RULES_VERSION = 1  # raise it with any change that gives other negatives for the same seed
+RULES_VERSION = 3  # raise it with any change that gives other negatives for the same seed
 
 RULES: dict[str, Rule] = {
     "replace_object": replacing.replace_object,
     "replace_attribute": replacing.replace_attribute,
-    "replace_relation": replacing.replace_relation,
+    "replace_relation": prepositions.replace_relation,
     "swap_object": swapping.swap_phrases,
     "swap_attribute": swapping.swap_attributes,
     "add_object": adding.add_object,
@@ -31,7 +33,7 @@ RULES: dict[str, Rule] = {
     "relation": swapping.swap_nouns,
     "attribute": replacing.replace_attribute,
     "object": replacing.replace_object,
-    "action": replacing.replace_action,
+    "action": verbs.replace_action,
     "negation": adding.negate,
 }
 TYPE_SETS: dict[str, tuple[str, ...]] = {
@@ -50,6 +52,7 @@ TYPE_SETS: dict[str, tuple[str, ...]] = {
 }
 _TRIES = 16  # if what a rule makes is a true caption of the image
 _CHUNK = 500
+_FIT_CHUNK = 10_000
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class NegativeGenerator:
         self.fill_mask = fill_mask
         self.per_caption = per_caption
         self.lexicon: Lexicon | None = None
+        self._parsed: dict[str, Sentence] = {}  # of the corpus, for who makes negatives of it right away
         self._tag = make_tagger(tagger)
         self._propose: Any = None
 
@@ -135,6 +139,7 @@ class NegativeGenerator:
         if not callable(self.tagger):
             state["_tag"] = None
         state["_propose"] = None
+        state["_parsed"] = {}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -158,14 +163,17 @@ class NegativeGenerator:
             DataError: if there is no caption, or one is no text.
         """
         captions = _checked_captions(captions)
+        chunks = [captions[start : start + _FIT_CHUNK] for start in range(0, len(captions), _FIT_CHUNK)]
+        self.lexicon, self._parsed = None, {}
+        self._learn(_map(self, _count, chunks, num_proc))
+        return self
+
+    def _learn(self, parts: Iterable[Lexicon]) -> None:
         lexicon = Lexicon()
-        chunks = [captions[start : start + 20 * _CHUNK] for start in range(0, len(captions), 20 * _CHUNK)]
-        self.lexicon = None
-        for part in _map(self, _count, chunks, num_proc):
+        for part in parts:
             lexicon.merge(part)
         lexicon.freeze()
         self.lexicon = lexicon
-        return self
 
     def __call__(self, caption: str, *, others: Iterable[str] = (), variant: int = 0) -> list[Negative]:
         """Negatives of one caption.
@@ -185,26 +193,33 @@ class NegativeGenerator:
         Raises:
             ArgumentError: before `fit`.
         """
+        return [self._negative(*made) for made in self._all(caption, others, variant)]
+
+    def _negative(self, text: str, name: str, rule: str, old: str, new: str) -> Negative:
+        source = {"rule": rule, "from": old, "to": new, "seed": self.seed, "version": RULES_VERSION}
+        return Negative(text, name, {**source, "vlcomp": __version__})
+
+    def _all(self, caption: str, others: Iterable[str], variant: int) -> list[_Made]:
+        """What a call returns, as plain tuples, which pass between processes faster."""
         if self.lexicon is None:
             raise ArgumentError("the generator knows no corpus yet: call fit(captions) first")
-        sentence = parse(caption, self._tag)
+        sentence = self._parsed.get(caption) or parse(caption, self._tag)
         taken = {_normal(caption), *map(_normal, others)}
-        out: list[Negative] = []
+        out: list[_Made] = []
         types = self.types
         if self.per_caption is not None and self.per_caption < len(types):
             types = Draw(self.seed, variant, "order", caption).shuffled(types)
         for name in types:
             made = self._make(sentence, name, variant, taken)
             if made is not None:
-                taken.add(_normal(made.text))
                 out.append(made)
                 if len(out) == self.per_caption:
                     break
         if self.per_caption is not None:
-            out.sort(key=lambda negative: self.types.index(negative.type))
+            out.sort(key=lambda made: self.types.index(made[1]))
         return out
 
-    def _make(self, sentence: Sentence, name: str, variant: int, taken: set[str]) -> Negative | None:
+    def _make(self, sentence: Sentence, name: str, variant: int, taken: set[str]) -> _Made | None:
         draw = Draw(self.seed, variant, name, sentence.text)
         for _ in range(_TRIES):
             edit = RULES[name](sentence, self.lexicon, draw)
@@ -216,9 +231,10 @@ class NegativeGenerator:
                 if proposed is not None:
                     edit, rule = proposed, f"{name}:fill-mask"
             text = apply(sentence, edit)
-            if _normal(text) not in taken:
-                source = {"rule": rule, "from": edit.old, "to": edit.new, "seed": self.seed, "version": RULES_VERSION}
-                return Negative(text, name, {**source, "vlcomp": __version__})
+            normal = _normal(text)
+            if normal not in taken:
+                taken.add(normal)
+                return text, name, rule, edit.old, edit.new
         return None
 
     def _proposal(self, sentence: Sentence, name: str, edit: Edit, draw: Draw) -> Edit | None:
@@ -305,7 +321,13 @@ def generate_negatives(
             f"num_proc={num_proc} with fill_mask would load the model {num_proc} times; use num_proc=1"
         )
     generator = NegativeGenerator(types, seed=seed, tagger=tagger, fill_mask=fill_mask, per_caption=per_caption)
-    generator.fit(captions if corpus is None else corpus, num_proc=num_proc)
+    if corpus is None and len(captions) <= _FIT_CHUNK:
+        # Taken apart once for both; of more captions that would fill the memory.
+        parsed = {caption: parse(caption, generator._tag) for caption in dict.fromkeys(captions)}
+        generator._learn([_count_parsed(captions, parsed)])
+        generator._parsed = parsed
+    else:
+        generator.fit(captions if corpus is None else corpus, num_proc=num_proc)
     others = None if group_ids is None else _others(captions, group_ids)
     return run(generator, captions, others=others, num_proc=num_proc, progress=progress)
 
@@ -340,7 +362,8 @@ def run(
     out: list[list[Negative]] = []
     with tqdm(total=len(rows), desc="Negatives", unit="caption", disable=None if progress else True) as bar:
         for part in _map(generator, _generate, chunks, num_proc):
-            out += part
+            for row in part:
+                out.append([generator._negative(*made) for made in row])
             bar.update(len(part))
     return out
 
@@ -406,6 +429,12 @@ def _set_worker(generator: NegativeGenerator) -> None:
     _worker = generator
 
 
+def _start_worker(generator: NegativeGenerator) -> None:
+    # What a forked child shares with its parent stays shared only while no collection of garbage writes to it.
+    gc.freeze()
+    _set_worker(generator)
+
+
 def _count(captions: list[str]) -> Lexicon:
     lexicon = Lexicon()
     for caption in captions:
@@ -413,8 +442,15 @@ def _count(captions: list[str]) -> Lexicon:
     return lexicon
 
 
-def _generate(rows: list[tuple[str, tuple[str, ...]]]) -> list[list[Negative]]:
-    return [_worker(caption, others=others) for caption, others in rows]
+def _count_parsed(captions: list[str], parsed: Mapping[str, Sentence]) -> Lexicon:
+    lexicon = Lexicon()
+    for caption in captions:
+        lexicon.add(parsed[caption])
+    return lexicon
+
+
+def _generate(rows: list[tuple[str, tuple[str, ...]]]) -> list[list[_Made]]:
+    return [_worker._all(caption, others, 0) for caption, others in rows]
 
 
 def _map(generator: NegativeGenerator, function: Callable[[Any], Any], chunks: list[Any], num_proc: int):
@@ -427,5 +463,5 @@ def _map(generator: NegativeGenerator, function: Callable[[Any], Any], chunks: l
     # Forked children share the lexicon and start at once; elsewhere each gets its own copy.
     forks = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if forks else "spawn")
-    with context.Pool(num_proc, initializer=_set_worker, initargs=(generator,)) as pool:
+    with context.Pool(num_proc, initializer=_start_worker, initargs=(generator,)) as pool:
         yield from pool.imap(function, chunks)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from .edits import Change, Draw, Edit, surface
 from .lexicon import Lexicon, governor
-from .replacing import describes, word_at
-from .tables import ADJECTIVES, related
+from .replacing import describes, describes_people, word_at
+from .tables import ADJECTIVES, ANIMATE, related
 from .tagging import Phrase, Sentence
-from .words import ADJECTIVE_FITS, FRAME_NOUNS, NOUN_UNITS, VAGUE_ADJECTIVES
+from .words import FRAME_NOUNS, NOUN_UNITS, VAGUE_ADJECTIVES
 
 # What two things can be to each other both ways round.
 _SYMMETRIC = frozenset(
@@ -19,6 +19,9 @@ _SYMMETRIC_VERBS = frozenset(
     "talking facing kissing hugging meeting playing fighting including making taking having getting sharing "
     "matching".split()
 )
+_PLACES = frozenset(("place", "ground"))
+# Words that point to somebody: "a woman and the book she reads" has no turn.
+_POINTING = frozenset("he she his her hers him himself herself another else".split())
 _NO_SWAP = frozenset(("body", "sport", "meal"))
 
 
@@ -57,6 +60,8 @@ def swap_phrases(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | Non
         a, b = tokens[first.head], tokens[second.head]
         if a.noun.plural != b.noun.plural and finite or not _ordered(sentence, first, second):
             continue
+        if finite and not a.noun.plural and _plural_verb(sentence, first):
+            continue  # "a family are", "a boy and his dog are"
         if _after_of(sentence, first) or _after_of(sentence, second):
             continue
         pairs.append(((first, second), _likelihood(sentence, first, second, lexicon)))
@@ -89,6 +94,7 @@ def _phrase_text(sentence: Sentence, phrase: Phrase) -> str:
 
 def _pairs(sentence: Sentence):
     """Phrases that may change places, in order."""
+    pointing = not _POINTING.isdisjoint(token.word for token in sentence.tokens)
     usable = []
     for place, phrase in enumerate(sentence.phrases):
         noun, word = sentence.tokens[phrase.head].noun, sentence.tokens[phrase.head].word
@@ -101,15 +107,33 @@ def _pairs(sentence: Sentence):
             continue  # "dog on mat"
         if determiner == "" and phrase.start and sentence.tokens[phrase.start - 1].code in "JVG.":
             continue  # a list of adjectives
+        if pointing and noun.category in ANIMATE:
+            continue
+        if not noun.plural and any(sentence.tokens[index].code == "C" and sentence.tokens[index].word != "one"
+                                   for index in range(phrase.start, phrase.head)):
+            continue  # "a two tier cake"
         after = word_at(sentence, phrase.head + 1)
+        if after == "top" or word == "woods":
+            continue
         if after == "of" or after.endswith("'s") or phrase.head > 0 and sentence.tokens[phrase.head - 1].code == ".":
             continue
         usable.append((place, phrase))
     for i, (_, first) in enumerate(usable):
         for _, second in usable[i + 1 :]:
             a, b = sentence.tokens[first.head].noun, sentence.tokens[second.head].noun
-            if not related(a.lemma, b.lemma):
+            # "on a board on the street", "in the sand on the beach" say the same both ways round.
+            same_place = second.start and governor(sentence, first) == governor(sentence, second)
+            same_place = same_place or a.category in _PLACES and b.category in _PLACES
+            if not related(a.lemma, b.lemma) and not same_place:
                 yield first, second
+
+
+def _plural_verb(sentence: Sentence, phrase: Phrase) -> bool:
+    """Whether the verb after a phrase in the singular is in the plural."""
+    for token in sentence.tokens[phrase.head + 1 :]:
+        if token.code in "XZB":
+            return token.word in ("are", "were", "have") or token.code == "B"
+    return False
 
 
 def _after_of(sentence: Sentence, phrase: Phrase) -> bool:
@@ -117,7 +141,8 @@ def _after_of(sentence: Sentence, phrase: Phrase) -> bool:
 
 
 def _describing(sentence: Sentence, phrase: Phrase) -> frozenset[str]:
-    return frozenset(sentence.tokens[index].word for index in phrase.adjectives if sentence.tokens[index].code == "J")
+    words = (sentence.tokens[index].word for index in phrase.adjectives if sentence.tokens[index].code == "J")
+    return frozenset(word for word in words if word not in VAGUE_ADJECTIVES)
 
 
 def _ordered(sentence: Sentence, first: Phrase, second: Phrase) -> bool:
@@ -166,15 +191,17 @@ def swap_attributes(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | 
             if one is two or a == b or nouns[0].lemma == nouns[1].lemma or (tokens[first].code != tokens[second].code):
                 continue
             kinds = ADJECTIVES.get(a), ADJECTIVES.get(b)
+            colored = any(kind is not None and kind.category == "color" for kind in kinds)
+            if colored and (describes_people(nouns[0]) or describes_people(nouns[1])):
+                continue
             if None not in kinds and kinds[0] == kinds[1]:
                 continue  # "large" and "big"
-            same = None not in kinds and kinds[0].category == kinds[1].category
-            if not same and not (_fits(b, nouns[0].category, lexicon, tokens[one.head].word)
-                                 and _fits(a, nouns[1].category, lexicon, tokens[two.head].word)):  # fmt: skip
+            # "a yellow bus among small houses" does not deny "a small bus among yellow houses".
+            if None in kinds or kinds[0].category != kinds[1].category or kinds[0].category == "sex":
                 continue
             if _has_kind(sentence, one, first, b) or _has_kind(sentence, two, second, a):
                 continue
-            pairs.append(((first, second), 4.0 if same else 1.0))
+            pairs.append(((first, second), 1.0))
     chosen = draw.weighted(pairs)
     if chosen is None:
         return None
@@ -183,16 +210,8 @@ def swap_attributes(sentence: Sentence, lexicon: Lexicon, draw: Draw) -> Edit | 
     return Edit((Change(first, first + 1, two), Change(second, second + 1, one)), f"{one} / {two}", f"{two} / {one}")
 
 
-def _fits(word: str, category: str, lexicon: Lexicon, noun: str) -> bool:
-    """Whether an adjective may stand before a noun: seen in the corpus, or of a class that goes with anything."""
-    if lexicon.seen(word, noun):
-        return True
-    adjective = ADJECTIVES.get(word)
-    if adjective is None:
-        return False
-    return category in ADJECTIVE_FITS.get(adjective.category, ()) or adjective.category in ("color", "size")
-
-
 def _has_kind(sentence: Sentence, phrase: Phrase, index: int, word: str) -> bool:
     """Whether the phrase has another adjective that says the same or the contrary ("a red blue cup")."""
-    return any(sentence.tokens[i].word == word for i in phrase.adjectives if i != index)
+    kind = ADJECTIVES.get(word)
+    others = [sentence.tokens[i].word for i in phrase.adjectives if i != index]
+    return any(w == word or kind and (k := ADJECTIVES.get(w)) and k.category == kind.category for w in others)

@@ -54,6 +54,7 @@ def plural_of(noun: str) -> str:
     return noun + "s"
 
 
+@lru_cache(maxsize=4096)
 def verb_form(lemma: str, form: str) -> str:
     """Inflect a verb.
 
@@ -134,7 +135,11 @@ def relatives(noun: str) -> frozenset[str]:
     Returns:
         `frozenset[str]`
     """
-    return frozenset(form.lemma for form in NOUN_FORMS.values() if related(noun, form.lemma))
+    alike = RELATED.get(noun, ())
+    # A first look, for nearly all need no more.
+    return frozenset(
+        lemma for lemma in _LEMMAS if lemma in alike or (lemma in noun or noun in lemma) and related(noun, lemma)
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -216,20 +221,34 @@ def _pairs(text: str) -> dict[str, set[str]]:
     return out
 
 
-def _verb_pairs() -> dict[str, set[str]]:
-    out = _pairs(words.RELATED_VERBS)
-    for other in words.HELD.split():
-        out.setdefault("hold", set()).add(other)
-        out.setdefault(other, set()).add("hold")
-    return out
+def _overlaps() -> dict[str, frozenset[str]]:
+    """Verbs by lemma that may be true together; what holds of a verb holds of its near synonyms."""
+    group: dict[str, set[str]] = {}
+    for text in words.VERBS.values():
+        for alternatives in text.split():
+            for lemma in alternatives.split("/"):
+                group.setdefault(lemma, set()).add(lemma)
+                # A verb that can be put in stands for the group; a vague one ("pose") only for itself.
+                if lemma not in words.NEVER_PUT:
+                    group[lemma].update(other for other in alternatives.split("/"))
+    out: dict[str, set[str]] = {}
+    for line in words.VERB_OVERLAPS.strip().splitlines():
+        verb, _, others = line.partition(":")
+        for other in others.split():
+            for a in group.get(verb, {verb}):
+                for b in group.get(other, {other}):
+                    out.setdefault(a, set()).add(b)
+                    out.setdefault(b, set()).add(a)
+    return {verb: frozenset(others) for verb, others in out.items()}
 
 
 _PLURALS = dict(pair.split(":") for pair in words.IRREGULAR_PLURALS.split())
 _IRREGULAR = {lemma: (past, participle) for lemma, past, participle in
               (entry.split(":") for entry in words.IRREGULAR_VERBS.split())}  # fmt: skip
 RELATED = _pairs(words.RELATED)
-RELATED_VERBS = _verb_pairs()
+VERB_OVERLAPS = _overlaps()
 NOUN_FORMS, NOUN_MEMBERS = _nouns()
+_LEMMAS = sorted({form.lemma for form in NOUN_FORMS.values()})
 ADJECTIVES = _adjectives()
 ADJECTIVE_MEMBERS = _adjective_members()
 VERB_FORMS, VERB_MEMBERS = _verbs()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from ...errors import ArgumentError
-from . import words
+from . import places, words
 from .tables import ADJECTIVES, NOUN_FORMS, VERB_FORMS, Noun
 
 TaggingFunction = Callable[[list[str]], Sequence[str]]
@@ -16,6 +16,7 @@ _TOKEN = re.compile(r"\w+(?:['’.\-]\w+)*['’]?(?<=\w)|\w+|[^\w\s]")
 _BE = frozenset("is are was were be been being am isn't aren't".split())
 _CLAUSE = frozenset("that while which who whose where when as because if although though like than what how".split())
 _NOUNS_IN_S = frozenset("tracks sinks bears mirrors handles lights lamps stands stops signs racks".split())
+_ACTORS = frozenset(("person", "role", "animal"))
 # Penn Treebank tags as one letter; what is not here is "?".
 _CODES = {
     **dict.fromkeys(("DT", "PDT"), "D"),
@@ -39,7 +40,8 @@ _CODES = {
 
 def _units() -> dict[str, list[tuple[tuple[str, ...], str]]]:
     """Names of several words by their first word, longest first, with their code."""
-    found = {unit: "I" for unit in words.PREPOSITION_UNITS}
+    found = {unit: "I" for unit in places.PREPOSITION_UNITS}
+    found.update({unit: "R" for unit in places.ADVERBS if "_" in unit})
     found.update({form: "N" for form in NOUN_FORMS if "_" in form})
     found.update({unit: "N" for unit in words.UNITS})
     out: dict[str, list[tuple[tuple[str, ...], str]]] = {}
@@ -89,9 +91,13 @@ class Sentence:
         self.text = text
         self.tokens = tokens
         self.phrases = _phrases(tokens)
-        letters = [text[token.start] for token in tokens if text[token.start].isalpha()]
-        capitals = sum(map(str.isupper, letters))
-        self.style = "upper" if text.isupper() else "title" if capitals > max(2, 0.7 * len(letters)) else "plain"
+        self.style = "plain" if text[1:].islower() else _style(text, tokens)
+
+
+def _style(text: str, tokens: list[Token]) -> str:
+    letters = [text[token.start] for token in tokens if text[token.start].isalpha()]
+    capitals = sum(map(str.isupper, letters))
+    return "upper" if text.isupper() else "title" if capitals > max(2, 0.7 * len(letters)) else "plain"
 
 
 def make_tagger(name: str | TaggingFunction) -> TaggingFunction:
@@ -167,31 +173,38 @@ def parse(text: str, tagger: TaggingFunction) -> Sentence:
     Returns:
         [`Sentence`]
     """
-    spans = [(match.group().lower().replace("’", "'"), match.start(), match.end()) for match in _TOKEN.finditer(text)]
+    spans = [match.span() for match in _TOKEN.finditer(text)]
     if not spans:
         return Sentence(text, [])
-    tags = tagger([word for word, _, _ in spans])
+    lower = text.lower().replace("’", "'")
+    if len(lower) == len(text):
+        found = [lower[start:end] for start, end in spans]
+    else:  # a letter like "İ" becomes two
+        found = [text[start:end].lower().replace("’", "'") for start, end in spans]
+    tags = tagger(found)
     if len(tags) != len(spans):
         raise ArgumentError(f"the tagger gave {len(tags)} tags for the {len(spans)} words of {text!r}")
     tokens: list[Token] = []
-    position = 0
-    while position < len(spans):
-        word, start, end = spans[position]
-        code = _code(word, tags[position])
-        length = 1
+    position, count = 0, len(spans)
+    while position < count:
+        word = found[position]
+        start, end = spans[position]
+        code = ""
         for parts, unit_code in _UNITS.get(word, ()):
-            if len(parts) <= len(spans) - position and all(
-                spans[position + k][0] == part for k, part in enumerate(parts)
-            ):
-                length, code, word = len(parts), unit_code, "_".join(parts)
-                end = spans[position + length - 1][2]
+            length = len(parts)
+            if tuple(found[position : position + length]) == parts:
+                code, word, end = unit_code, "_".join(parts), spans[position + length - 1][1]
+                position += length
                 break
+        if not code:
+            code = _code(word, tags[position])
+            position += 1
         tokens.append(Token(word, start, end, code))
-        position += length
     _correct(tokens)
     return Sentence(text, tokens)
 
 
+@lru_cache(maxsize=65536)
 def _code(word: str, tag: str) -> str:
     if not (word[0].isalnum() or word[0] == "_"):
         return "."
@@ -206,7 +219,7 @@ def _code(word: str, tag: str) -> str:
     if word in ("another", "every", "each", "some", "no"):
         return "D"
     code = _CODES.get(tag, "?")
-    if code == "R" and word in words.PREPOSITIONS:
+    if code == "R" and word in places.PREPOSITIONS:
         return "I"
     return code
 
@@ -239,6 +252,20 @@ def _correct(tokens: list[Token]) -> None:
             token.code = "N"
         elif code == "?" and noun is not None:
             token.code = "N"
+        elif (
+            code == "N"
+            and noun is None
+            and before == "N"
+            and after in "IDPR"
+            and word.endswith("s")
+            and not word.endswith("ss")
+            and word not in _NOUNS_IN_S
+            and tokens[index - 1].noun.category in _ACTORS
+            and not tokens[index - 1].noun.plural
+        ):
+            token.code = "Z"  # "a skateboarder balances on a rail"
+        elif code == "N" and noun is None and after in "DP" and (verb := VERB_FORMS.get(word)) and verb.form == "s":
+            token.code = "Z"  # "in orange grabs the ball"
         if token.code == "N":
             token.noun = noun or _unknown(word)
         before = token.code

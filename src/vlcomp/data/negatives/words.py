@@ -22,9 +22,9 @@ NOUNS = {
     "vehicle": "car truck bus train bicycle bike motorcycle boat airplane plane jet van taxi tractor scooter "
     "helicopter "
     "ship tram trolley trailer wagon canoe ferry ambulance sailboat kayak moped motorbike school_bus fire_truck "
-    "police_car pickup_truck semi_truck passenger_train freight_train air_plane airliner |",
+    "police_car pickup_truck pickup semi_truck passenger_train freight_train air_plane airliner |",
     "furniture": "couch sofa chair bench table desk bed stool dresser shelf cabinet nightstand armchair recliner "
-    "bookshelf coffee_table dining_table picnic_table park_bench office_chair |",
+    "bookshelf coffee_table dining_table picnic_table park_bench office_chair counter |",
     "room": "kitchen bathroom bedroom office restaurant garage hallway classroom library living_room dining_room "
     "restroom hotel_room store shop basement |",
     "place": "beach street field park forest mountain lake river road sidewalk city farm desert hill yard garden zoo "
@@ -49,7 +49,7 @@ NOUNS = {
     "carried": "umbrella bag suitcase book newspaper purse flag box balloon toy teddy_bear stuffed_animal guitar rope "
     "pillow blanket towel toothbrush magazine broom candle handbag doll ladder | luggage",
     "building": "building house church tower bridge barn castle cottage tent clock_tower lighthouse temple shed |",
-    "street": "fire_hydrant stop_sign traffic_light parking_meter street_sign statue fountain mailbox bench "
+    "street": "sign fire_hydrant stop_sign traffic_light parking_meter street_sign statue fountain mailbox bench "
     "street_light "
     "trash_can billboard phone_booth |",
     "barrier": "fence wall window door gate mirror curtain |",
@@ -88,19 +88,19 @@ motorcycle motorbike moped scooter bike
 airplane air_plane plane jet airliner aircraft helicopter
 boat ship ferry canoe sailboat kayak
 car taxi van police_car
-truck pickup_truck semi_truck fire_truck van trailer
+truck pickup_truck pickup semi_truck fire_truck van trailer
 train tram trolley passenger_train freight_train
 bus school_bus van
 wagon cart trailer
 couch sofa
 chair armchair stool recliner office_chair
-table desk coffee_table dining_table picnic_table
+table desk coffee_table dining_table picnic_table counter
 bench park_bench
 shelf cabinet bookshelf dresser nightstand
 bathroom restroom
 living_room room
 store shop market
-street road highway city sidewalk
+street road highway city sidewalk runway
 field meadow pasture lawn yard park garden farm baseball_field soccer_field stadium
 tennis_court stadium basketball_court
 beach ocean sea pier harbor island
@@ -165,19 +165,9 @@ head ear nose mouth
 shoulder back
 leg foot paw
 street_light traffic_light
-stop_sign street_sign billboard
+sign stop_sign street_sign billboard
 rock log stump
 """
-
-# Verbs that say too little to be false, or live on the word after them.
-VAGUE_VERBS = frozenset(
-    "has have had reads says looking look looks using use uses doing does do making makes make taking takes take "
-    "getting gets get going "
-    "goes go having "
-    "being trying tries featuring showing shows including containing contains appears seems waiting coming "
-    "setting attempting "
-    "preparing displaying consisting filling putting facing".split()
-)
 
 # Words above the classes; they are replaced by members of a class that lies elsewhere.
 HYPERNYMS = {
@@ -212,7 +202,8 @@ FRAME_NOUNS = frozenset(
     "slices style color colors form case work air each half distance order use process game games match trick tricks"
     " place places item items it bunches groups pairs rows piles couples flight plenty amount array series range "
     "turn ride walk look bite nap selfie swing shape fashion roll loaf can cans traffic top tops parts ways edge "
-    "body".split()
+    "body food foods object objects equipment furniture stuff gear home homes accessories decorations supplies "
+    "appliances clothes clothing outfit outfits structure town surface counters opening size".split()
 )
 UNITS = (
     "video_game toilet_paper birthday_cake shopping_cart swimming_pool train_tracks train_track stuffed_bear "
@@ -235,7 +226,7 @@ ADJECTIVES = {
     "material": "wooden/wood metal/steel/metallic/iron plastic stone/brick/concrete/cement glass leather paper "
     "ceramic",
     "pattern": "striped plaid/checkered floral/flowered polka-dotted plain",
-    "cover": "grassy/lush snowy/snow-covered sandy rocky dusty muddy paved",
+    "cover": "grassy snowy/snow-covered sandy rocky dusty muddy paved",
     "weather": "sunny/clear rainy cloudy/overcast foggy snowy",
     "wetness": "wet dry/dusty",
     "order": "clean/neat/tidy dirty/messy/cluttered",
@@ -256,7 +247,13 @@ ADJECTIVES = {
     "fresh": "fresh rotten",
     "hair": "bald bearded",
     "person_side": "left right",
-    "body_style": "raw/uncooked cooked/baked/fried/grilled",
+    "doneness": "raw/uncooked cooked/baked/fried/grilled",
+    "cut": "sliced/chopped whole/uncut",
+    "lit": "lit unlit",
+    "finish": "shiny dull/rusty",
+    "amount": "many/numerous few",
+    "decor": "ornate/decorated/elaborate plain/simple",
+    "ripe": "ripe unripe",
 }
 # Adjectives that are no attribute of the picture, or too vague to be false.
 VAGUE_ADJECTIVES = frozenset(
@@ -271,7 +268,7 @@ VAGUE_ADJECTIVES = frozenset(
     "front much little-known assorted mixed colorful multi-colored multicolored overall possible real simple "
     "decorative "
     "plush ornate commercial personal electronic professional closeup top-down very ripe calm best better "
-    "worst".split()
+    "worst colored coloured".split()
 )
 # Fixed names that begin with an adjective, and words that make a new one of the adjective before them.
 FIXED_NAMES = frozenset(
@@ -285,20 +282,12 @@ COMPOUND_ENDS = frozenset(
     "hour layered way story storey tiered".split()
 )
 
-# Class of the noun on which an adjective class makes sense; anything where not named.
-ADJECTIVE_FITS = {
-    "age": frozenset({"person", "role", "animal", "?"}),
-    "sex": frozenset({"person", "role", "animal", "?"}),
-    "mood": frozenset({"person", "role", "animal", "?"}),
-    "build": frozenset({"person", "role", "animal", "?"}),
-}
-
-# Verbs: members of different groups of a class exclude each other.
+# Verbs: members of different groups of a class exclude each other, but for the overlaps below.
 VERBS = {
     # animate subject, no object
-    "posture": "sit/rest/perch/relax/lounge stand/pose/lean walk/stroll/wander run/race/jog/gallop lie/lay "
-    "sleep/nap jump/leap "
-    "kneel swim crouch/squat dance climb crawl",
+    "posture": "sit/rest/perch/relax/lounge/seat stand/pose/lean/wait walk/stroll/wander run/race/jog/gallop lie/lay "
+    "sleep/nap jump/leap kneel swim crouch/squat dance climb crawl graze play ride eat/dine",
+    "glide": "ski snowboard surf skateboard/skate walk swim run",
     # inanimate subject, no object
     "lies": "sit/rest/stand/lie/lay hang float fall/tumble",
     "moves": "park/stop drive/travel/move/go/run crash fly",
@@ -306,38 +295,60 @@ VERBS = {
     "does": "hold/carry/grab/lift throw/toss catch kick hit/swing eat/bite/chew drink cut/slice "
     "cook/prepare/make wash/clean "
     "paint push pull ride drive read open wear feed pet brush hug/kiss chase fix/repair drop sell watch/view play fly "
-    "touch build lead serve herd",
-    "covers": "cover/top/decorate fill surround",
-    "speaks": "talk/speak/chat sing yell/shout laugh cry sleep",
+    "use take touch build lead serve herd",
+    "speaks": "talk/speak/chat sing/smile yell/shout laugh cry sleep",
 }
-# Verbs with an object that may well be true together.
-# Holding goes with all of the first.
-HELD = (
-    "carry grab lift eat cut drink read throw swing hit wear use fly brush touch catch play feed open serve sell "
-    "pet hug paint cook drop"
+# Verbs that are replaced, but never put in: too vague to exclude much, or rare in that class.
+NEVER_PUT = frozenset(
+    "rest perch relax lounge seat pose lean wait stroll wander race jog gallop lay nap leap squat graze play ride "
+    "dine grab lift bite chew slice prepare make view watch touch tumble travel move go skate smile speak chat shout "
+    "lead stop repair swing park use take".split()
 )
-RELATED_VERBS = """
-ride drive wear
-ride lead
-fly travel move go
-sleep nap lie lay rest
-eat cook cut serve
-eat feed
-pet touch brush hug
-chase herd lead
-pull lead
-throw drop
-throw play
-hit play
-kick play
-catch play
-wear hold
-watch herd
-watch feed
-fix build
-push touch
-wash brush
+# Verbs that may well be true together with the verb before the colon.
+VERB_OVERLAPS = """
+hold: carry grab lift eat cut drink read swing hit wear use fly brush touch catch play feed open serve sell pet hug
+hold: paint cook pull push lead
+use: hold read watch play open touch take push
+rest: sit stand lie sleep nap lean kneel crouch
+relax: sit stand lie sleep nap lean
+perch: sit stand lie
+pose: sit stand lean kneel crouch lie jump walk run ride swim dance climb
+lean: sit kneel
+wait: sit stand kneel crouch lie walk
+seat: eat talk play
+lie: sleep nap rest
+climb: walk crawl stand
+crawl: kneel
+jump: run race dance
+dance: stand walk run
+kneel: crouch sit
+swim: play stand float walk
+graze: stand walk eat
+play: run jump dance sit stand walk swim kneel crouch lie crawl climb
+ride: sit stand run race kneel crouch lie jump drive wear lead pull push
+eat: sit stand kneel lie crouch walk swim play graze cook cut serve feed
+skateboard: run jump
+surf: swim
+fly: travel move go pull catch throw play
+pet: touch brush hug feed wash
+chase: herd lead run pull push
+throw: drop hit serve catch play kick
+hit: play serve throw catch kick push
+kick: play push catch
+catch: play drop
+watch: herd feed read
+fix: build cut touch clean paint push pull open
+push: touch pull drive
+pull: drive lead
+wash: brush touch cook cut
+cut: cook prepare serve
+cook: serve
+sing: talk
+laugh: sing talk yell
+sell: serve cook push
+brush: paint
 """
+
 # -ed and past participle where the rules are wrong; -ing where the last letter doubles is worked out.
 IRREGULAR_VERBS = (
     "sit:sat:sat stand:stood:stood run:ran:run lie:lay:lain lay:laid:laid sleep:slept:slept swim:swam:swum "
@@ -349,94 +360,30 @@ IRREGULAR_VERBS = (
     "lead:led:led "
     "sell:sold:sold speak:spoke:spoken sing:sang:sung leap:leapt:leapt"
 )
-DOUBLING = frozenset("sit run nap jog stop grab hit cut hug drop pet chat swim chat".split())
-PARTICIPLES = frozenset("park stop cover top decorate fill surround perch seat".split())
+DOUBLING = frozenset("sit run nap jog stop grab hit cut hug drop pet chat swim squat".split())
 
-# Spatial prepositions: what each may become. Order and frequency come from the corpus.
-PREPOSITIONS = {
-    "on": "under beside behind above",
-    "on_top_of": "under beside behind in_front_of",
-    "atop": "under beside behind",
-    "in": "outside behind beside",
-    "inside": "outside behind",
-    "inside_of": "outside_of behind",
-    "outside": "inside",
-    "outside_of": "inside_of",
-    "under": "on above beside on_top_of",
-    "underneath": "on above beside on_top_of",
-    "beneath": "on above beside on_top_of",
-    "below": "above over",
-    "above": "below under",
-    "over": "under below",
-    "behind": "in_front_of",
-    "in_front_of": "behind",
-    "next_to": "on_top_of behind under inside",
-    "beside": "on_top_of behind under inside",
-    "near": "on_top_of behind under inside",
-    "close_to": "on_top_of behind under",
-    "by": "on_top_of behind under",
-    "alongside": "on_top_of behind",
-    "up": "down",
-    "down": "up",
-    "into": "out_of",
-    "onto": "off under",
-    "off": "onto",
-    "through": "around past",
-    "around": "inside",
-    "between": "behind above",
-    "against": "far_from behind",
-    "toward": "away_from",
-    "towards": "away_from",
-    "away_from": "towards",
-    "to_the_left_of": "to_the_right_of",
-    "to_the_right_of": "to_the_left_of",
-    "left_of": "right_of",
-    "right_of": "left_of",
-}
-PREPOSITION_UNITS = (
-    "next_to in_front_of on_top_of close_to inside_of outside_of out_of away_from far_from to_the_left_of "
-    "to_the_right_of "
-    "left_of right_of in_the_middle_of on_the_side_of at_the_top_of in_back_of instead_of along_with "
-    "on_either_side_of "
-    "on_each_side_of on_the_edge_of on_the_back_of in_the_back_of on_the_top_of on_the_front_of across_from because_of"
-).split()
-# Attributes that are so usual that adding them makes nothing false.
-USUAL = {
-    "cat": "orange",
-    "sheep": "white",
-    "elephant": "gray grey",
-    "zebra": "striped black white",
-    "horse": "brown",
-    "banana": "yellow green",
-    "apple": "red green",
-    "carrot": "orange",
-    "tomato": "red green",
-    "strawberry": "red",
-    "orange": "orange",
-    "pepper": "red green",
-    "building": "stone brick glass",
-    "fence": "wooden metal",
-    "wall": "brick stone plain",
-    "bench": "wooden stone",
-    "table": "wooden glass",
-    "bowl": "glass ceramic",
-    "fire_hydrant": "red yellow metal",
-    "street_sign": "green metal",
-    "stop_sign": "red metal",
-    "traffic_light": "red green yellow metal",
-    "bag": "plastic paper",
-    "church": "stone brick",
-    "bus": "yellow red",
-    "bridge": "stone metal",
-    "school_bus": "yellow",
-    "fire_truck": "red",
-    "frisbee": "plastic",
-    "tent": "plain",
-}
-# Colours and materials that so many things have that adding them would often be true.
-NEUTRAL = frozenset(
-    "white black brown gray grey tan beige silver wooden metal plastic leather paper glass plain ceramic".split()
-)
+# Colours that things of a kind do not have, so that a caption without a colour already denies them.
+UNNATURAL = {
+    **dict.fromkeys(
+        "cat dog horse cow sheep goat elephant giraffe zebra bear lion tiger monkey pig rabbit kitten puppy deer fox "
+        "squirrel seagull pigeon owl swan goose pony donkey bull calf lamb camel wolf penguin ostrich polar_bear "
+        "rhino panda cattle".split(),
+        "blue green purple pink",
+    ),
+    **dict.fromkeys("pizza sandwich burger hamburger bread pasta rice".split(), "blue purple pink"),
+    **dict.fromkeys("hot_dog bacon chicken steak".split(), "blue purple"),  # raw meat is pink
+    **dict.fromkeys("carrot lemon strawberry broccoli corn lettuce spinach".split(), "blue black"),
+    "banana": "blue",  # an old one is black
+    **dict.fromkeys("apple pear tomato potato cucumber mushroom".split(), "blue"),
+    "orange": "blue purple",
+    "grass": "blue purple red pink",
+    "snow": "black green purple red",
+    "sand": "green purple blue",
+    "tree": "blue purple",
+    "stop_sign": "green blue yellow",
+    "school_bus": "green blue purple pink",
+    "fire_truck": "green blue purple pink",
+}  # fmt: skip
 # What the object of a verb may be, for verbs that the corpus does not show with it.
 OBJECTS = {
     "hold": "carried sports_gear tableware dish produce clothing electronics",

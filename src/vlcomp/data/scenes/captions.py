@@ -15,6 +15,7 @@ from .world import ALLOWED_COLOURS, INVERSE, SHAPES, Scene, is_held_out, relatio
 
 CAPTION_MIX = {"colours": 0.3, "nouns": 0.4, "attributed": 0.3}
 RELATION_SHARE = 0.2
+ANNOTATED_RELATION_SHARE = 0.5
 BACKGROUND_SHARE = 0.3
 THREE_SHARE = 0.6
 TEXTURE_SHARE = 0.15
@@ -114,6 +115,13 @@ def sample_caption(
     name = relation_between(scene.objects[order[0]], scene.objects[order[1]]) if related else None
     background = scene.background if rng.random() < BACKGROUND_SHARE else None
     return Caption(tuple(mentions), name, background)
+
+
+def annotated_caption(rng: random.Random, scene: Scene) -> Caption:
+    """A true caption as an annotator writes it: each named object has its colour, and half say a relation."""
+    return sample_caption(
+        rng, scene, kind="attributed", relation=rng.random() < ANNOTATED_RELATION_SHARE, colour_all=True
+    )
 
 
 def long_caption(rng: random.Random, scene: Scene) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 
 from ...errors import ArgumentError
-from .captions import long_caption, sample_caption, training_negatives
+from .captions import annotated_caption, long_caption, sample_caption, training_negatives
 from .items import CATEGORIES, SYSTEMATIC_CATEGORIES, sample_pair
 from .render import STYLES, encode_png, render
 from .world import SHAPES, TRAINING_OBJECTS, WORLD_VERSION, Scene, sample_scene
@@ -61,6 +61,7 @@ def list_scenes() -> list[str]:
     """
     return [
         "train",
+        "train/annotated",
         "retrieval",
         *CATEGORIES,
         *(f"systematic/{name}" for name in SYSTEMATIC_CATEGORIES),
@@ -90,6 +91,9 @@ def load_scenes(
 
             - `"train"`: columns `image`, `caption`, `image_id`, `long_caption`, `negative_captions`, `negative_types`,
               `scene`.
+            - `"train/annotated"`: the same columns, other scenes, and captions as annotators write them: every object
+              that is named has its colour, and half of the captions say how two objects stand to each other. What
+              captions of people (COCO) are to those of the web; for fine-tuning.
             - `"retrieval"`: captions that name and colour every object.
             - the seven categories of caption choice and `"systematic/<category>"` (colour-noun pairs that training
               never shows, in true and false captions): columns `image`, `caption`, `negative_caption`, `image_id`,
@@ -99,15 +103,15 @@ def load_scenes(
             - `"classification/<style>"`: one object a picture, `image`, `label`, `scene`; styles `clean`, `outline`,
               `noise`, `palette`, `sketch`.
         size (`int`, *optional*):
-            Number of rows; 40,000 for training, 4,000 for each category, 1,000 for retrieval and Winoground-style
-            pairs, 2,000 for classification if not given.
+            Number of rows; if not given 40,000 for each training set, 4,000 for each category, 1,000 for retrieval and
+            Winoground-style pairs, 2,000 for classification.
         image_size (`int`, defaults to 64):
             Side of the pictures in pixels, at least 24.
         seed (`int`, defaults to 0):
             Seed of the world's contents.
         split (`str`, *optional*):
-            `"train"`, `"validation"` (to choose settings on) or `"test"`: disjoint draws. `"train"` for the name
-            `"train"`, otherwise `"test"`, if not given.
+            `"train"`, `"validation"` (to choose settings on) or `"test"`: disjoint draws. `"train"` for the training
+            sets, otherwise `"test"`, if not given.
         cache_dir (`str` or `os.PathLike`, *optional*):
             Where data sets are kept; `$VLCOMP_CACHE/scenes`, or `scenes` below the `vlcomp` folder of the Hugging Face
             home, if not given.
@@ -130,7 +134,7 @@ def load_scenes(
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; known: {', '.join(names)}"
         raise ArgumentError(f"name={name!r} is not a data set of Scenes{hint}")
     kind = _kind(name)
-    split = split or ("train" if name == "train" else "test")
+    split = split or ("train" if kind == "train" else "test")
     if split not in SPLITS:
         raise ArgumentError(f"split={split!r} is not one of {', '.join(SPLITS)}")
     size = _DEFAULT_SIZES[kind] if size is None else size
@@ -151,8 +155,10 @@ def load_scenes(
 
 
 def _kind(name: str) -> str:
-    if name in ("train", "retrieval", "winoground"):
+    if name in ("retrieval", "winoground"):
         return name
+    if name.partition("/")[0] == "train":
+        return "train"
     return "classification" if name.startswith("classification/") else "choice"
 
 
@@ -204,7 +210,9 @@ def _rows(name: str, kind: str, split: str, size: int, image_size: int, seed: in
         return random.Random(f"scenes/{seed}/{split}/{name}/{index}")
 
     makers: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
-        "train": lambda: (_training_row(stream(i), i, image_size) for i in range(size)),
+        "train": lambda: (
+            _training_row(stream(i), i, image_size, annotated=name == "train/annotated") for i in range(size)
+        ),
         "retrieval": lambda: (_retrieval_row(stream(i), i, image_size) for i in range(size)),
         "choice": lambda: (
             row for i in range((size + 1) // 2) for row in _choice_rows(stream(i), name, i, image_size)
@@ -219,10 +227,10 @@ def _image(scene: Scene, image_size: int, style: str = "clean", seed: str = "") 
     return {"bytes": encode_png(render(scene, image_size, style, seed)), "path": None}
 
 
-def _training_row(rng: random.Random, index: int, image_size: int) -> dict[str, Any]:
+def _training_row(rng: random.Random, index: int, image_size: int, *, annotated: bool) -> dict[str, Any]:
     count = rng.choices(tuple(TRAINING_OBJECTS), tuple(TRAINING_OBJECTS.values()))[0]
     scene = sample_scene(rng, num_objects=count)
-    caption = sample_caption(rng, scene)
+    caption = annotated_caption(rng, scene) if annotated else sample_caption(rng, scene)
     negatives = training_negatives(rng, scene, caption)
     return {
         "image": _image(scene, image_size),

@@ -27,7 +27,7 @@ class ImcCmrCLIPConfig(CLIPConfig):
         cmr_weight (`float`, *optional*):
             Weight of the cross-modal rank loss; 0 if it was left out. Public scripts use 0.2.
         threshold_upper_bound (`float`, *optional*):
-            Largest threshold of the rank loss, in logits: 10 at CLIP's scale of 100.
+            Largest threshold of the rank loss, as a cosine: 0.1, which is 10 logits at CLIP's scale of 100.
         negative_types (`list[str]`, *optional*):
             Names of the types of hard negatives; type id `i` is `negative_types[i]`.
         rank_thresholds (`list[float]`, *optional*):
