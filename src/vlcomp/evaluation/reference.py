@@ -16,12 +16,37 @@ import numpy as np
 from ..errors import ArgumentError
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+# An apostrophe belongs to its word: "man's" is not "man" and "s".
+_WORD = re.compile(r"[\w']+")
 _START, _END = "<s>", "</s>"
 
 
 def words(text: str) -> list[str]:
     """Lower-case words and punctuation marks of a text."""
     return _TOKEN.findall(text.lower())
+
+
+def word_bag(text: str) -> frozenset[tuple[str, int]]:
+    """The words of a text with how often each occurs, without their order, their case and the punctuation.
+
+    Two captions with the same bag cannot be told apart by a model that knows which words are true of an image but not
+    how they combine.
+
+    Args:
+        text (`str`):
+            A caption.
+
+    Returns:
+        `frozenset[tuple[str, int]]`
+
+    Example:
+        >>> from vlcomp.evaluation.reference import word_bag
+        >>> word_bag("A red cup, a blue star.") == word_bag("a blue cup a red star")
+        True
+        >>> word_bag("a cup and a cup") == word_bag("a cup and")
+        False
+    """
+    return frozenset(Counter(_WORD.findall(text.lower())).items())
 
 
 class NGramScorer:

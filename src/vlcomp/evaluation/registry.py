@@ -13,10 +13,12 @@ from typing import Any
 
 from ..data.scenes import list_scenes
 from ..errors import ArgumentError
+from .benchmarks import BENCHMARKS, DATA_VARIABLE, Benchmark
 from .task import Task
 from .tasks import (
     CaptionChoice,
     ImageChoice,
+    LinearProbe,
     Retrieval,
     ScenesChoice,
     ScenesClassification,
@@ -49,6 +51,8 @@ class TaskInfo:
             Version of the task.
         factory (`Callable[..., Task]`):
             Makes the task from keyword options.
+        facts ([`~vlcomp.evaluation.benchmarks.Benchmark`], *optional*):
+            Official files, images, published scores and human score of a benchmark.
     """
 
     name: str
@@ -60,6 +64,12 @@ class TaskInfo:
     convention: str
     version: str
     factory: Callable[..., Task]
+    facts: Benchmark | None = None
+
+    @property
+    def data_required(self) -> bool:
+        """Whether `data` must be given; benchmarks are also looked for below `$VLCOMP_DATA`."""
+        return bool(self.data) and self.facts is None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -102,9 +112,9 @@ def register_task(
 
 def _info(name: str, task: type[Task], description: str, data: str, **fixed: Any) -> TaskInfo:
     factory = partial(task, **fixed) if fixed else task
-    return TaskInfo(
-        name, description, data, task.licence, task.source, task.citation, task.convention, task.version, factory
-    )
+    facts = getattr(task, "facts", None)
+    about = (task.licence, task.source, task.citation, task.convention, task.version)
+    return TaskInfo(name, description, data, *about, factory, facts)
 
 
 @lru_cache(maxsize=1)
@@ -112,7 +122,7 @@ def _built_in() -> dict[str, TaskInfo]:
     found = []
     for subset in list_scenes():
         name = f"scenes/{subset}"
-        if subset == "train":
+        if subset.partition("/")[0] == "train":
             continue
         if subset == "retrieval":
             found.append(_info(name, ScenesRetrieval, ScenesRetrieval.description, ""))
@@ -141,7 +151,16 @@ def _built_in() -> dict[str, TaskInfo]:
             ZeroShotClassification.description,
             "folder with a subfolder of images for each class",
         ),
+        _info(
+            "linear_probe",
+            LinearProbe,
+            LinearProbe.description,
+            "folder with train/ and test/, each with a subfolder of images for each class",
+        ),
     ]
+    for task in BENCHMARKS:
+        data = f"folder of the official files (default: ${DATA_VARIABLE}/{task.facts.folder})"
+        found.append(_info(task.facts.name, task, task.description, data))
     return {info.name: info for info in found}
 
 
@@ -233,7 +252,7 @@ def get_task(name: str, *, data: Any = None, **options: Any) -> Task:
     if others:
         raise ArgumentError(f"{name!r} is a group of {1 + len(others)} tasks; use resolve_tasks([{name!r}])")
     info = {info.name: info for info in list_tasks()}[resolved]
-    if info.data and data is None:
+    if info.data_required and data is None:
         raise ArgumentError(f"task {name!r} needs data ({info.data}); pass data=PATH (--data PATH)")
     if data is not None:
         if not info.data:

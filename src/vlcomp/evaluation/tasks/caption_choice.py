@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,19 +134,19 @@ class CaptionChoice(ChoiceTask):
     def _from_metadata(self, path: Path) -> list[tuple[str, str | None, str, str, str]]:
         entries = []
         for number, (where, row) in enumerate(read_metadata(path)):
-            file_name = _text(row, "file_name", where)
-            caption = _text(row, "caption", where)
+            file_name = required_text(row, "file_name", where)
+            caption = required_text(row, "caption", where)
             negatives = row.get("negative_caption", row.get("negative_captions"))
             if not negatives:
                 raise DataError(f"{where} has no 'negative_caption'; a caption choice needs one")
             for k, negative in enumerate([negatives] if isinstance(negatives, str) else negatives):
-                false = _text({"negative_caption": negative}, "negative_caption", where)
+                false = required_text({"negative_caption": negative}, "negative_caption", where)
                 entries.append((f"{number}" if k == 0 else f"{number}.{k}", None, file_name, caption, false))
         return entries
 
     def _from_json(self, path: Path, *, several: bool) -> list[tuple[str, str | None, str, str, str]]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys(path))
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique_keys(path))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path} is not valid JSON: {error}") from error
         if isinstance(content, list):
@@ -159,7 +159,9 @@ class CaptionChoice(ChoiceTask):
             if not isinstance(row, dict):
                 raise DataError(f"{where} is {type(row).__name__}; expected an object")
             item_id = f"{path.stem}/{key}" if several else str(key)
-            file_name, caption, negative = (_text(row, k, where) for k in ("filename", "caption", "negative_caption"))
+            file_name, caption, negative = (
+                required_text(row, k, where) for k in ("filename", "caption", "negative_caption")
+            )
             entries.append((item_id, path.stem if several else None, file_name, caption, negative))
         return entries
 
@@ -210,14 +212,40 @@ def _group(subset: str) -> str | None:
     return next((group for group in _GROUPS if subset.lower().startswith(group)), None)
 
 
-def _text(row: dict[str, Any], key: str, where: str) -> str:
+def required_text(row: Mapping[str, Any], key: str, where: str) -> str:
+    """A field that must be a text with something in it.
+
+    Args:
+        row (`Mapping`):
+            An item as it was read.
+        key (`str`):
+            The field.
+        where (`str`):
+            What the item is, for the message.
+
+    Returns:
+        `str`
+
+    Raises:
+        DataError: if it is missing, no text or blank.
+    """
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where} has {key}={value!r}; expected a non-empty text")
     return value
 
 
-def _unique_keys(path: Path) -> Any:
+def unique_keys(path: Path) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """For `json.loads`: refuses an object that has a key twice, where the last one would win without a word.
+
+    Args:
+        path (`Path`):
+            The file, for the message.
+
+    Returns:
+        `Callable`: an `object_pairs_hook`.
+    """
+
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
