@@ -163,3 +163,22 @@ def test_the_console_shows_nothing_to_ignore(photos, siglip_checkpoint, tmp_path
     arguments = ["--data", photos, "--model", str(siglip_checkpoint), "--output", str(tmp_path), "--max-steps", "1"]
     assert main(["train", "clip", *arguments, *lora, "--batch-size", "8", "--use_cpu", "--eval-data", photos]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_hard_negatives_and_what_is_recorded_of_them(photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    line = ["train", "imc-cmr", "--data", photos, "--output", str(output), *SMALL, *QUICK]
+    extra = ["--generate_negatives", "paper", "--negative_types", "object", "attribute", "--cmr_weight", "0.5"]
+    assert main([*line, *extra, "--interpolate", "0.5"]) == 0
+    recorded = yaml.safe_load((output / "train.yaml").read_text())
+    assert recorded["negative_types"] == ["object", "attribute"] and recorded["generate_negatives"] == "paper"
+    assert (recorded["cmr_weight"], recorded["interpolate"]) == (0.5, 0.5)
+    again = ["--config", str(output / "train.yaml"), "--output", str(tmp_path / "again"), "--use_cpu"]
+    assert main(["train", "imc-cmr", *again]) == 0
+    second = yaml.safe_load((tmp_path / "again" / "train.yaml").read_text())
+    assert {k: v for k, v in second.items() if k != "output"} == {k: v for k, v in recorded.items() if k != "output"}
+    capsys.readouterr()
+    assert main([*line, "--objective", "both"]) == 2
+    assert "objective='both' is not one of" in capsys.readouterr().err
+    assert main(line) == 2
+    assert "vlcomp negatives" in capsys.readouterr().err

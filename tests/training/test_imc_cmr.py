@@ -449,6 +449,10 @@ def test_bad_data(tmp_path):
         imc_trainer(tmp_path, data=typed_rows().remove_columns(["negative_captions", "negative_types"]))
     with pytest.raises(ArgumentError, match="plain LoRA"):
         imc_trainer(tmp_path, interpolate=0.5, options={"peft_config": LoraConfig(r=2, use_dora=True)})
+    with pytest.raises(ArgumentError, match="no hard negatives of type 'swap'; it has swap_object, attribute, neg"):
+        imc_trainer(tmp_path, negative_types=["attribute", "swap"])
+    with pytest.raises(ArgumentError, match="it has none with a type"):
+        imc_trainer(tmp_path, data=typed_rows().remove_columns("negative_types"), negative_types=["swap"])
     args = settings(tmp_path)
     with pytest.raises(ArgumentError, match="ImcCmrTrainingArguments"):
         ImcCmrTrainer(tiny_clip(), args, typed_rows(), processing_class=tiny_processor())

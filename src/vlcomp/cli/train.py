@@ -458,12 +458,26 @@ def _record(options: dict[str, Any], settings: Any) -> None:
     """Write what was asked for beside the model, in the form of a config file."""
     import yaml
 
+    from dataclasses import fields
+
     chosen = {key: value for key, value in options.items() if value is not None}
-    fields = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "seed")
-    chosen.update({name: getattr(settings, name) for name in fields})
+    always = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "seed")
+    machine = ("output_dir", "logging_dir", "run_name", "resume_from_checkpoint", "disable_tqdm", "use_cpu")
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        value = getattr(value, "value", value)  # of an enumeration
+        simple = value is None or isinstance(value, (bool, int, float, str)) or _is_list_of_text(value)
+        default = getattr(field.default, "value", field.default)
+        known = field.init and simple and field.name not in machine and not field.name.startswith("_")
+        if known and (field.name in always or (value is not None and value != default)):
+            chosen[field.name] = value
     chosen = {key: value for key, value in chosen.items() if key not in _FIELDS}
     text = yaml.safe_dump({**chosen, "output": settings.output_dir})
     Path(settings.output_dir, "train.yaml").write_text(text, encoding="utf-8")
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
 
 
 def _measure(trainer: Any, tasks: list[Any]) -> None:

@@ -320,7 +320,7 @@ SELECTION = Study(
         **{
             f"{title}, learning rate {rate}": {"objective": objective, "learning_rate": rate}
             for title, objective in (("NegCLIP", "negclip"), ("IMC + CMR", "imc_cmr"))
-            for rate in (5e-4, 1e-3, 2e-3)
+            for rate in (1e-3, 2e-3, 4e-3)
         },
         **{f"IMC + CMR, weights {w}": {**_BOTH, "imc_weight": w, "cmr_weight": w} for w in (0.1, 0.5)},
         "IMC + CMR, image anchor": {**_BOTH, "imc_mode": "image_anchor"},

@@ -220,6 +220,8 @@ class ImcCmrTrainer(ContrastiveTrainer):
             known = getattr(data_collator, "negative_types", None)
             if data_collator is None and args.generate_negatives is not None:
                 known = NegativeGenerator(args.negative_types or args.generate_negatives).types
+            elif args.negative_types is not None:
+                _check_types(args.negative_types, train_dataset)
             self.negative_types = tuple(args.negative_types or known or types_of(train_dataset))
         super().__init__(
             model,
@@ -403,6 +405,19 @@ def types_of(dataset: Any) -> tuple[str, ...]:
     found = set(pyarrow.compute.unique(values).to_pylist()) - {None}
     known = [name for name in NEGATIVE_TYPES if name in found]
     return tuple(known + sorted(found - set(known))) or (UNTYPED,)
+
+
+def _check_types(wanted: Sequence[str], dataset: Any) -> None:
+    """Refuse types that the data do not have: nothing would be trained on, and nothing would say so."""
+    if not isinstance(dataset, Dataset):
+        return  # a stream shows its types only as it is read
+    present = types_of(dataset)
+    absent = [name for name in wanted if name not in present]
+    if absent:
+        found = "none with a type" if present == (UNTYPED,) else ", ".join(present)
+        raise ArgumentError(
+            f"negative_types: train_dataset has no hard negatives of type {absent[0]!r}; it has {found}"
+        )
 
 
 class _OfTypes:
