@@ -65,6 +65,7 @@ def main() -> int:
     sheet.add_argument("--sheet", type=Path, required=True, help="CSV file without source captions")
     sheet.add_argument("--per-type", type=int, default=100, help="outputs of each type (default: 100)")
     sheet.add_argument("--seed", type=int, default=2026, help="seed of the draw (default: 2026)")
+    sheet.add_argument("--leave-out", type=Path, metavar="FOLDER", help="of an earlier draw: take other captions")
     sheet.add_argument("--merge", type=Path, nargs=2, metavar="FOLDER", help="folders of the two readers, filled in")
     sheet.add_argument("--output", type=Path, help="with --merge: write percentages and agreement to this JSON file")
     arguments = parser.parse_args()
@@ -192,18 +193,26 @@ def draw(arguments: argparse.Namespace) -> None:
     captions = load_sugarcrepe(arguments.sugarcrepe)
     seen = set(captions[::2])  # the rules were made while looking at these
     halves = {"held out": sorted(set(captions) - seen), "seen": sorted(seen)}
+    earlier = set()
+    if arguments.leave_out:
+        for name in TYPES:
+            rows = read_csv(arguments.leave_out / f"{name}.csv", ("caption",))
+            earlier |= {(name, row["caption"]) for row in rows}
     generator = NegativeGenerator("all", seed=arguments.seed).fit(captions)
     arguments.reading.mkdir(parents=True, exist_ok=True)
     lines = []
     for name in TYPES:
         generator.types = (name,)
         chosen = []
-        for half, members in halves.items():
-            # The other half only fills up what a rare type lacks.
-            for caption in random.Random(f"{arguments.seed} {name} {half}").sample(members, len(members)):
-                if len(chosen) == arguments.per_type:
-                    break
-                chosen += [(caption, negative, half) for negative in generator(caption)]
+        # The other half, and captions that were drawn before, only fill up what a rare type lacks.
+        for drawn in (False, True) if earlier else (False,):
+            for half, members in halves.items():
+                for caption in random.Random(f"{arguments.seed} {name} {half}").sample(members, len(members)):
+                    if len(chosen) == arguments.per_type:
+                        break
+                    if ((name, caption.strip()) in earlier) == drawn:
+                        where = f"{half}, drawn before" if drawn else half
+                        chosen += [(caption, negative, where) for negative in generator(caption)]
         if len(chosen) < arguments.per_type:
             raise DataError(f"type {name} has only {len(chosen)} outputs; --per-type {arguments.per_type} is too many")
         rows = []

@@ -2,6 +2,7 @@ import json
 import pickle
 import re
 from collections import Counter
+from functools import lru_cache
 
 import pytest
 
@@ -234,6 +235,138 @@ def test_what_would_not_deny_the_caption_is_not_made(kind, caption):
         assert made_of[caption].source["to"] not in ("standing", "sitting", "posing", "resting")
     else:
         assert not made_of
+
+
+# What a verb may become depends on what follows it; the corpus has verbs of every kind.
+VERB_CORPUS = [
+    *CAPTIONS,
+    *(f"A man is {verb} in a park" for verb in
+      "walking running sitting standing lying sleeping swimming kneeling dancing climbing crawling jumping".split()),
+    *(f"A woman {verb} a bike" for verb in
+      "holding riding pushing pulling painting washing cleaning fixing selling carrying throwing".split()),
+    *(f"A woman {verb} a goat" for verb in "feeding petting chasing hugging pulling pushing washing".split()),
+    *(f"A clock {verb} on a wall" for verb in "sitting hanging floating falling".split()),
+    *(f"A car {verb} near a road" for verb in "driving flying parked".split()),
+]  # fmt: skip
+GOING = {"walking", "running", "swimming", "crawling", "climbing", "jumping", "dancing"}
+
+
+def sources(kind, caption, corpus, key, variants=40):
+    """The words that a type puts in or takes out in many draws."""
+    generator = fitted(kind, tuple(corpus))
+    return {negative.source[key] for variant in range(variants) for negative in generator(caption, variant=variant)}
+
+
+@lru_cache
+def fitted(kind, corpus):
+    return NegativeGenerator(kind).fit(corpus)
+
+
+def verbs_put_in(caption):
+    return sources("action", caption, VERB_CORPUS, "to")
+
+
+@pytest.mark.parametrize(
+    ("caption", "allowed"),
+    [
+        ("An elephant walking through a forest", GOING),
+        ("A girl walking with a dog down the street", GOING),
+        ("Two women riding a bike to the beach", {"pushing", "pulling", "carrying", "throwing"}),
+        ("A woman riding a bike with a dog through a field", {"pushing", "pulling", "carrying", "throwing"}),
+        ("A dog leaning against a wall", {"lying", "sleeping", "kneeling"}),
+        ("A clock sitting on the floor", {"floating", "falling"}),
+        ("Two clocks sitting next to each other on a table", {"floating", "falling"}),
+        ("Tourists take photos", {"hold"}),
+    ],
+)
+def test_a_verb_is_put_in_only_before_what_it_can_have(caption, allowed):
+    found = verbs_put_in(caption)
+    assert found and found <= allowed
+
+
+def test_without_a_path_verbs_are_freer():
+    # The captions above without what forbids: the verbs are in the corpus.
+    assert verbs_put_in("An elephant walking in a forest") - GOING
+    assert "painting" in verbs_put_in("Two women riding a bike near the beach")
+    assert "standing" not in verbs_put_in("A dog leaning near a wall") and "running" in verbs_put_in(
+        "A dog leaning near a wall"
+    )
+    assert "hanging" in verbs_put_in("A clock sitting near a door")
+
+
+@pytest.mark.parametrize(
+    ("caption", "without"),
+    [
+        ("Someone feeding a goat a piece of carrot", "Someone feeding a goat"),
+        ("People watching television", "People watching a television"),
+        ("Many cars sit parked on a street", "Many cars parked on a street"),
+        ("Two bears fighting or playing in water", "Two bears playing in water"),
+        ("A goat leans propped against a rock", "A goat leans against a rock"),
+        ("A dog sleeping sits on a rock", "A dog sits on a rock"),
+        ("A man swinging a bike at a ball", "A man swinging a bike near a ball"),
+        ("A girl talking on a phone", "A girl talking near a phone"),
+        ("A woman holding a cup in her hand", "A woman holding a cup"),
+    ],
+)
+def test_no_verb_is_put_in_where_only_the_old_one_fits(caption, without):
+    assert not verbs_put_in(caption)
+    assert verbs_put_in(without), "another test would forbid it too"
+
+
+def test_the_last_of_two_verbs_stays():
+    captions = ["Two people sitting at a table swimming.", "Two people sitting at a table and swimming."]
+    found = [sources("action", caption, VERB_CORPUS, "from") for caption in captions]
+    assert found == [{"sitting"}, {"sitting", "swimming"}]
+
+
+def test_who_a_pronoun_points_to_is_not_swapped():
+    for kind in ("relation", "swap_object"):
+        for caption, without in [
+            ("A man walking his dog down a sidewalk", "A man walking a dog down a sidewalk"),
+            ("A woman behind the book she reads", "A woman behind the book"),
+            ("A man on the beach while someone else holds a kite", "A man on the beach while someone holds a kite"),
+        ]:
+            assert not any("man" in source for source in sources(kind, caption, CAPTIONS, "from")), caption
+            assert any("man" in source for source in sources(kind, without, CAPTIONS, "from")), without
+        caption = "A dog puts his bone on a table under a lamp"  # neither the table nor the lamp is "his"
+        pair = "a table / a lamp" if kind == "swap_object" else "table / lamp"
+        assert sources(kind, caption, CAPTIONS, "from") == {pair}
+
+
+def test_parts_of_names_are_not_swapped():
+    for caption, without in [
+        ("A woman makes eggs on the stove top", "A cup on the stove"),
+        ("A small two tier wedding cake is on a table", "A small cake is on a table"),
+        ("The guys in the woods", "The guys in the houses"),
+    ]:
+        found = sources("relation", caption, CAPTIONS, "from")
+        assert not any(word in pair for pair in found for word in ("stove", "tier", "woods"))
+        assert made("relation", [without])
+
+
+def test_places_that_may_be_so_too_are_not_put_in():
+    corpus = [*CAPTIONS, *(f"A man {word} a zoo and {word} a park and {word} a tree and {word} a table" for word in
+              ("on top of", "above", "under", "around", "past", "through", "at", "next to", "beside"))]  # fmt: skip
+
+    def found(caption):
+        return sources("replace_relation", caption, corpus, "to")
+
+    assert "on top of" not in found("Two bears playing at the zoo")
+    assert not found("A giraffe standing under a tree") & {"next to", "beside"}
+    assert found("A giraffe standing under a table") & {"next to", "beside"}
+    assert found("A woman walking through a park") == {"past"}
+    assert not made("replace_relation", ["A boat is lowered into the ocean."], corpus)
+
+
+def test_a_second_material_is_not_added():
+    corpus = ["a wooden table", "a glass table", "a metal cup", *CAPTIONS]
+    assert not made("add_attribute", ["a wooden table"], corpus)
+
+
+def test_colours_that_food_may_have_are_not_added():
+    corpus = ["a pink hat", "a blue hat", "a black hat", "a purple hat", *CAPTIONS]
+    assert sources("add_attribute", "a steak", corpus, "to") <= {"blue steak", "purple steak"}
+    assert sources("add_attribute", "a banana", corpus, "to") == {"blue banana"}
 
 
 def test_two_places_after_one_preposition_are_not_swapped():

@@ -100,7 +100,7 @@ def _before_noun(sentence: Sentence, index: int, phrase: Phrase, lexicon: Lexico
         out |= {"next_to", "beside"}  # and who is under it may be next to it
     if kind == "place" and word == "at":
         out.add("on_top_of")  # "at the beach" is on it
-    if kind in ("place", "room", "building", "street") and word == "through":
+    if kind in ("place", "room", "building", "street", "ground") and word == "through":
         out.add("around")  # one walks around in them
     if kind not in ("room", "building", "vehicle"):
         out.add("inside")
@@ -141,6 +141,8 @@ def _spatial(sentence: Sentence, index: int, phrase: Phrase) -> bool:
         return (noun.category in _ON or head in _SURFACES) and noun.lemma not in _CALLS
     if word == "at":
         return noun.category in _OFTEN_AT and before.code in "NGZ" and before.word not in ("looking", "looks", "stop")
+    if word == "into" and before.code == "V":
+        return False  # "lowered into the water"
     if word == "by":
         return before.code not in "V" or before.word in ("parked", "seated")
     if word in ("up", "down"):

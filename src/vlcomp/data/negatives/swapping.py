@@ -109,8 +109,10 @@ def _pairs(sentence: Sentence):
             continue  # a list of adjectives
         if pointing and noun.category in ANIMATE:
             continue
-        if not noun.plural and any(sentence.tokens[index].code == "C" and sentence.tokens[index].word != "one"
-                                   for index in range(phrase.start, phrase.head)):
+        if not noun.plural and any(
+            sentence.tokens[index].code == "C" and sentence.tokens[index].word != "one"
+            for index in range(phrase.start, phrase.head)
+        ):
             continue  # "a two tier cake"
         after = word_at(sentence, phrase.head + 1)
         if after == "top" or word == "woods":

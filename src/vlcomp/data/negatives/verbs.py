@@ -82,7 +82,9 @@ def _beside_verb(sentence: Sentence, index: int) -> bool:
     following = tokens[index + 1].code if index + 1 < len(tokens) else "."
     if index and before in VERB_FORMS and (tokens[index - 1].code in "GZBV" or VERB_FORMS[before].form == "base"):
         return following not in "DPCJN"
-    return following == "V" or following == "G" and tokens[index].code == "G"
+    if following == "." and before != "and":  # "sitting at a table eating."
+        return any(token.code in "GZB" and token.word in VERB_FORMS for token in tokens[:index])
+    return following in ("V", "B", "Z") or following == "G" and tokens[index].code == "G"
 
 
 def _path(sentence: Sentence, index: int) -> bool:
@@ -147,6 +149,8 @@ def verb_candidates(sentence: Sentence, index: int, lexicon: Lexicon) -> list[tu
         return []
     if takes_object and (goal is None or not _one_object(sentence, goal)):
         return []
+    if _fixed(sentence, index, verb.lemma, goal):
+        return []
     state = _STATES.get(verb.lemma) if token.code == "V" else None
     if token.code == "V" and state is None:
         return []
@@ -187,22 +191,43 @@ def _one_object(sentence: Sentence, goal: Phrase) -> bool:
 
 def _frame(sentence: Sentence, index: int, old: str, goal: Phrase | None) -> Callable[[str], bool]:
     """A test of verbs: whether they go with the prepositions that follow."""
-    tokens = sentence.tokens
     if goal is not None:
         after = word_at(sentence, goal.head + 1)
         if after == "at" and old in _AIMED:
             return _AIMED.__contains__
         return _TAKING.__contains__ if _path(sentence, goal.head + 1) else lambda lemma: True
-    right = word_at(sentence, index + 1)
-    if right == "against":
+    if word_at(sentence, index + 1) == "against":
         return _AGAINST.__contains__
     if old not in _STAYING and _path(sentence, index + 1):
         return _GOING.__contains__
-    if right == "on_top_of" or right in ("on", "in"):
-        place = next((tokens[p.head] for p in sentence.phrases if p.start == index + 2), None)
-        if place is None or right == "on_top_of" or place.word in _FLOORS or place.noun.category in _FLAT:
-            return lambda lemma: lemma != "hang" or right == "in"
-    return lambda lemma: True
+    return lambda lemma: lemma != "hang" or not _lies_flat(sentence, index + 1)
+
+
+def _lies_flat(sentence: Sentence, index: int) -> bool:
+    """Whether "on the floor" or "on top of ..." follows, before the next verb."""
+    starts = {phrase.start: phrase.head for phrase in sentence.phrases}
+    for place in range(index, len(sentence.tokens)):
+        word, code = sentence.tokens[place].word, sentence.tokens[place].code
+        if code in "GZBVXKW.":
+            return False
+        if word == "on":
+            goal = sentence.tokens[starts[place + 1]] if place + 1 in starts else None
+            if goal is None or goal.word in _FLOORS or goal.noun.category in _FLAT:
+                return True
+        elif word == "at" or word.startswith("on_"):
+            return True
+    return False
+
+
+def _fixed(sentence: Sentence, index: int, old: str, goal: Phrase | None) -> bool:
+    """Whether what follows goes with this verb only: "talking on the phone", "holding a cup in one hand"."""
+    if goal is None:
+        return old in ("talk", "speak", "chat") and word_at(sentence, index + 1) == "on"
+    if old not in ("hold", "carry"):
+        return False
+    after = word_at(sentence, goal.head + 1)
+    place = next((p for p in sentence.phrases if p.start == goal.head + 2), None)
+    return after == "in" and place is not None and sentence.tokens[place.head].noun.category == "body"
 
 
 def _goes_with(lemma: str, new: str, thing: str | None, category: str, lexicon: Lexicon) -> bool:
