@@ -456,9 +456,9 @@ def _resume(settings: Any) -> str | bool | None:
 
 def _record(options: dict[str, Any], settings: Any) -> None:
     """Write what was asked for beside the model, in the form of a config file."""
-    import yaml
-
     from dataclasses import fields
+
+    import yaml
 
     chosen = {key: value for key, value in options.items() if value is not None}
     always = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "seed")
