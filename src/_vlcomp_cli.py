@@ -23,6 +23,7 @@ VERBS = {
     "report": "one page from the results of one or more evaluations",
     "reproduce": "run a method's study (configurations x seeds) and print its table",
     "tasks": "list the benchmark tasks",
+    "doctor": "what is installed: versions, device, cache, benchmark files and images",
 }
 
 

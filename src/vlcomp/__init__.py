@@ -9,6 +9,8 @@ from .registration import register
 # Public names and the module that defines them. Loaded on first use (PEP 562): a person who only calls
 # `AutoModel.from_pretrained` should not pay for datasets, peft and the trainers.
 _LAZY: dict[str, str] = {
+    "CommaConfig": "models.comma",
+    "CommaModel": "models.comma",
     "ContrastiveTrainer": "training",
     "ContrastiveTrainingArguments": "training",
     "Embedder": "embeddings",
@@ -16,6 +18,10 @@ _LAZY: dict[str, str] = {
     "ImcCmrCLIPModel": "models.imc_cmr_clip",
     "ImcCmrTrainer": "training",
     "ImcCmrTrainingArguments": "training",
+    "IteratedCLIPConfig": "models.iterated_clip",
+    "IteratedCLIPModel": "models.iterated_clip",
+    "IteratedCLIPTrainer": "training",
+    "IteratedCLIPTrainingArguments": "training",
     "NegativeGenerator": "data",
     "Report": "evaluation",
     "ZeroShotPipeline": "pipelines",

@@ -485,6 +485,36 @@ def _image_key(source: Any) -> Any:
     return None
 
 
+def content_key(source: Any) -> bytes | None:
+    """Something equal for images of equal content, wherever they lie.
+
+    Args:
+        source (`Any`):
+            Anything that [`Embedder.encode_images`] reads.
+
+    Returns:
+        `bytes` or `None`: 16 bytes; `None` for an image that cannot be read, or that lies on the network, whose
+        content may change.
+    """
+    if isinstance(source, Mapping):
+        try:
+            content = source.get("bytes")
+        except DataError:  # loading it again raises the error that names it
+            return None
+        return content_key(source.get("path") if content is None else content)
+    if isinstance(source, (str, os.PathLike)):
+        if os.fspath(source).startswith(("http://", "https://")):
+            return None
+        try:
+            return _digest(Path(source).read_bytes())
+        except OSError:
+            return None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _digest(source)
+    key = _image_key(source)
+    return None if key is None else _digest(repr(key).encode())
+
+
 def _prefetched(
     prepare: Callable[[Any], Any], batches: Iterator[list[Any]], num_workers: int
 ) -> Iterator[tuple[list[Any], Any]]:

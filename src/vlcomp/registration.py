@@ -21,7 +21,11 @@ class _Model:
 
 
 # A method adds one line.
-_MODELS = (_Model("imc_cmr_clip", "ImcCmrCLIPConfig", "ImcCmrCLIPModel", processes_like="CLIPConfig"),)
+_MODELS = (
+    _Model("comma", "CommaConfig", "CommaModel", processes_like="CLIPConfig"),
+    _Model("imc_cmr_clip", "ImcCmrCLIPConfig", "ImcCmrCLIPModel", processes_like="CLIPConfig"),
+    _Model("iterated_clip", "IteratedCLIPConfig", "IteratedCLIPModel", processes_like="CLIPConfig"),
+)
 
 
 def register() -> None:

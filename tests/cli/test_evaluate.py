@@ -91,3 +91,86 @@ def test_several_templates_after_one_option(clip_checkpoint, tmp_path):
     assert _vlcomp_cli.main([*arguments, *more]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["tasks"]["zero_shot_classification"]["config"]["templates"] == ["a {}", "one {}", "some {}"]
+
+
+def test_the_full_suite_says_what_it_left_out(clip_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("VLCOMP_DATA", raising=False)
+    captioned = make_captioned_folder(tmp_path / "data", 6)
+    arguments = [
+        "evaluate",
+        str(clip_checkpoint),
+        "--suite",
+        "full",
+        "--size",
+        "6",
+        "--data",
+        f"retrieval={captioned}",
+    ]
+    assert _vlcomp_cli.main([*arguments, "--no-shuffle", "--breakdown"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("retrieval/image_to_text/recall@1", "scenes/mean/accuracy", "scenes/classification/clean/accuracy"):
+        assert words in printed
+    assert "- sugarcrepe: task 'sugarcrepe' needs its official files" in printed and "words in common" in printed
+    assert "words shuffled" not in printed
+
+
+def test_a_finished_part_is_kept_and_the_same_command_goes_on(clip_checkpoint, tmp_path, capsys, monkeypatch):
+    from vlcomp.evaluation.tasks import ScenesRetrieval
+
+    out = tmp_path / "run"
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "scenes/swap_object", "--task", "scenes/retrieval"]
+    arguments += ["--size", "8", "--output", str(out), "--cache", str(tmp_path / "cache")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScenesRetrieval, "run", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("killed")))
+        with pytest.raises(RuntimeError):
+            _vlcomp_cli.main(arguments)
+    assert _vlcomp_cli.main([*arguments[:-4], "--limit", "4", *arguments[-4:]]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert _vlcomp_cli.main(arguments) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["tasks"]) == {"scenes/swap_object", "scenes/retrieval"}
+    assert list((tmp_path / "cache").rglob("*.keys.npy")) and not (out / ".unfinished").exists()
+    printed = capsys.readouterr().out
+    assert "words shuffled" in printed and "images shuffled" in printed
+
+
+def test_options_of_the_tasks(clip_checkpoint, tmp_path, capsys):
+    for split, count in (("train", 6), ("test", 4)):
+        make_class_folder(tmp_path / "classes" / split, ("cup", "star"), n=count)
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "linear_probe", "--data", str(tmp_path / "classes")]
+    out = str(tmp_path / "run")
+    assert _vlcomp_cli.main([*arguments, "--shots", "4", "--option", "strengths=[1, 10]", "--output", out]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    config = results["tasks"]["linear_probe"]["config"]
+    assert config["shots"] == 4 and config["train_images"] == 8 and results["settings"]["strengths"] == [1, 10]
+
+
+def test_pictures_of_training_are_looked_for(clip_checkpoint, tmp_path, capsys):
+    folder = make_captioned_folder(tmp_path / "data", 6)
+    arguments = ["evaluate", str(clip_checkpoint), "--task", "retrieval", "--data", str(folder)]
+    assert _vlcomp_cli.main([*arguments, "--training-images", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "same picture in training" in printed and "6 of its 6 images are among the training images" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--suite", "full", "--task", "scenes"], "leave --task out"),
+        (["--task", "scenes/swap_object", "--option", "seed"], "NAME=VALUE"),
+        (["--task", "scenes/swap_object", "--option", "sede=1"], "has an option 'sede'"),
+        (["--task", "scenes/swap_object", "--option", "limit=1"], "an argument of its own"),
+        (["--task", "scenes/swap_object", "--option", "size=4", "--size", "5"], "are the same"),
+        (["--task", "retrieval", "--data", "a", "--data", "b"], "TASK=PATH"),
+        (["--task", "retrieval", "--data", "retreival=a"], "did you mean retrieval"),
+        (["--task", "retrieval", "--data", "sugarcrepe=a"], "none of the tasks to run"),
+        (["--task", "scenes/swap_object", "--reference-captions", "absent.txt"], "absent.txt is not a file"),
+        (["--task", "scenes/swap_object", "--text-scorer", "absent"], "causal language model"),
+        (["--task", "scenes/swap_object", "--training-images", "absent"], "'absent' is not a folder"),
+        (["--suite", "full", "--data", "retrieval=absent"], "absent"),
+    ],
+)
+def test_more_mistakes_are_one_line(clip_checkpoint, capsys, arguments, message):
+    assert _vlcomp_cli.main(["evaluate", str(clip_checkpoint), *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ") and message in error[-1]

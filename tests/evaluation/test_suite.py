@@ -2,6 +2,7 @@ import json
 import os
 import stat
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -121,7 +122,7 @@ def test_results_hold_everything_that_scores_depend_on(report):
     assert results["schema"] == "vlcomp-results/1" and results["model"]["name"] == "models/hash"
     assert {"vlcomp_version", "created", "commit", "settings", "environment", "tasks"} <= set(results)
     entry = results["tasks"]["scenes/swap_object"]
-    assert entry["n"] == 20 and entry["version"] == "1" and entry["headline"] == "accuracy"
+    assert entry["n"] == 20 and entry["version"] == "1.1" and entry["headline"] == "accuracy"
     assert set(entry["scores"]["accuracy"]) == {"value", "n", "standard_error", "low", "high", "ties", "chance"}
     assert set(entry["references"]) == {"text_only", "text_only_classifier", "bag_of_words"}
     assert entry["config"]["size"] == 20 and entry["config"]["split"] == "test" and entry["config"]["world"]
@@ -263,3 +264,150 @@ def test_a_class_in_place_of_a_model():
 def test_options_that_an_embedder_would_not_heed_are_refused(option):
     with pytest.raises(ArgumentError, match=f"{next(iter(option))} has no effect on a Embedder"):
         evaluate(Embedder(tiny_clip(), tiny_processor()), tasks=["scenes/retrieval"], size=4, progress=False, **option)
+
+
+# -- ties --------------------------------------------------------------------------------------------
+
+
+def test_noise_of_float32_decides_nothing():
+    from vlcomp.evaluation.scoring import TIE_TOLERANCE, compare_pairs, rank_candidates, winoground_scores
+
+    assert TIE_TOLERANCE == 1e-6
+    true = np.array([0.3 + 5e-8, 0.3 - 5e-8, 0.3 + 2e-6, 0.3 - 2e-6])
+    outcome = compare_pairs(true, np.full(4, 0.3))
+    assert outcome.tie.tolist() == [True, True, False, False] and outcome.correct.tolist() == [0, 0, 1, 0]
+    assert outcome.margin[:2].tolist() == [0, 0] and outcome.expected.tolist() == [0.5, 0.5, 1, 0]
+    grid = np.array([[[0.5, 0.5 - 5e-8], [0.2, 0.4]], [[0.5, 0.5 - 2e-6], [0.2, 0.6]]])
+    found = winoground_scores(grid)
+    assert found.text.tolist() == [False, True] and found.text_tie.tolist() == [True, False]
+    ranks = rank_candidates(np.array([[0.5, 0.5 - 5e-8, 0.5 - 2e-6]]), [0], [0, 1, 2])
+    assert (ranks.rank.tolist(), ranks.tied.tolist()) == ([2], [1])
+
+
+# -- the full suite ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch):
+    """A folder of benchmarks with one that is complete and one of which files are missing."""
+    from .benchmarks.layouts import dump, picture
+
+    monkeypatch.delenv("VLCOMP_DATA", raising=False)
+    root = tmp_path / "benchmarks"
+    for side in (0, 1):
+        picture(root / "winoground" / "images" / f"ex_{side}.png")
+    row = {"image_0": "ex_0", "image_1": "ex_1", "caption_0": "a cup on a hat", "caption_1": "a hat on a cup"}
+    (root / "winoground" / "examples.jsonl").write_text(json.dumps(row) + "\n")
+    dump(root / "sugarcrepe" / "swap_obj.json", {"0": {"filename": "x.jpg", "caption": "a", "negative_caption": "b"}})
+    return root
+
+
+def test_the_full_suite_measures_what_is_found_and_says_what_is_left_out(benchmarks, tmp_path):
+    classes = make_class_folder(tmp_path / "classes", ("cup", "star"))
+    data = {"benchmarks": benchmarks, "zero_shot_classification": str(classes)}
+    report = evaluate(
+        HashModel(), suite="full", data=data, size=8, allow_partial=True, templates="a {}", progress=False
+    )
+    tasks = set(report.results["tasks"])
+    assert {f"scenes/{name}" for name in SEVEN} | {"scenes/retrieval", "scenes/classification/clean"} < tasks
+    assert {"winoground", "zero_shot_classification", "scenes/mean"} < tasks
+    assert not {name for name in tasks if "systematic" in name}
+    left_out = report.results["left_out"]
+    assert "x.jpg" in left_out["sugarcrepe"] and "no data named" in left_out["retrieval"]
+    assert "official files" in left_out["aro/relation"]
+    everything = {info.name for info in list_tasks()}
+    assert tasks - {"scenes/mean"} | set(left_out) == {n for n in everything if n in tasks or n[:7] != "scenes/"}
+    assert any("incomplete" in warning for warning in report.results["tasks"]["winoground"]["warnings"])
+    strict = evaluate(HashModel(), suite="full", data=benchmarks, size=8, progress=False)
+    assert "allow_partial" in strict.results["left_out"]["winoground"]
+
+
+def test_a_pair_scorer_leaves_out_what_it_cannot_do():
+    from .test_diagnostics import PairModel
+
+    report = evaluate(PairModel(), suite="full", size=4, progress=False)
+    assert set(report.results["tasks"]) == {f"scenes/{n}" for n in [*SEVEN, "winoground", "mean"]}
+    assert "no embeddings" in report.results["left_out"]["scenes/retrieval"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suite": "ful"}, "suite='ful' is not known; there is 'full'"),
+        ({"suite": "full", "tasks": "scenes"}, "leave tasks out"),
+        ({"suite": "full", "sise": 3}, "has an option 'sise'"),
+        ({"suite": "full", "data": {"retreival": "x"}}, "did you mean retrieval"),
+    ],
+)
+def test_mistakes_about_suites(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(HashModel(), progress=False, **options)
+
+
+# -- while training ----------------------------------------------------------------------------------
+
+
+def test_a_suite_on_a_subset_while_training(tmp_path):
+    from vlcomp.training.evaluators import SuiteEvaluator
+
+    from ..training.common import trainer
+
+    evaluator = SuiteEvaluator(size=12, limit=6)
+    assert {"sugarcrepe", "retrieval"} <= set(evaluator.left_out)
+    made = trainer(tmp_path, options={"evaluators": [evaluator]}, metric_for_best_model="scenes/swap_object/accuracy")
+    metrics = made.evaluate()
+    assert {
+        "eval_scenes/swap_object/accuracy",
+        "eval_scenes/retrieval/image_to_text/recall@1",
+        "eval_scenes/classification/clean/accuracy",
+    } < set(metrics)
+    with pytest.raises(ArgumentError, match="leave tasks out"):
+        SuiteEvaluator("scenes", suite="full")
+    with pytest.raises(ArgumentError, match="did you mean"):
+        SuiteEvaluator(["scenes/swap_objekt"])
+
+
+def test_a_callback_measures_in_any_trainer(tmp_path):
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    from vlcomp.training.evaluators import EvaluationCallback, SuiteEvaluator
+
+    model, processor = tiny_clip(), tiny_processor()
+    size = model.config.vision_config.image_size
+
+    def collate(rows):
+        pixels = torch.zeros(len(rows), 3, size, size)
+        ids = processor.tokenizer(["a cup"] * len(rows), return_tensors="pt")["input_ids"]
+        return {"pixel_values": pixels, "input_ids": ids, "return_loss": True}
+
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        remove_unused_columns=False,
+    )
+    made = Trainer(
+        model,
+        arguments,
+        data_collator=collate,
+        train_dataset=[0] * 4,
+        eval_dataset=[0] * 4,
+        processing_class=processor,
+        callbacks=[EvaluationCallback([SuiteEvaluator(["scenes/swap_object"], size=8)])],
+    )
+    made.train()
+    name = "eval_scenes/swap_object/accuracy"
+    assert [entry["step"] for entry in made.state.log_history if name in entry] == [1, 2]
+    # The random numbers of training are those of a run without the callback.
+    torch.manual_seed(1)
+    assert name in made.evaluate()
+    drawn = torch.rand(1)
+    made.remove_callback(EvaluationCallback)
+    torch.manual_seed(1)
+    assert name not in made.evaluate() and torch.rand(1) == drawn

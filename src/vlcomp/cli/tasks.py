@@ -64,6 +64,6 @@ def run(args: argparse.Namespace) -> int:
     for info in infos:
         print(f"{info.name:{width}}  {info.description}")
         if info.data:
-            print(f"{'':{width}}  needs --data: {info.data}")
+            print(f"{'':{width}}  {'reads' if info.facts else 'needs --data'}: {info.data}")
         print(f"{'':{width}}  licence: {info.licence}")
     return 0

@@ -495,6 +495,7 @@ def _measure(trainer: Any, tasks: list[Any]) -> None:
         batch_size=trainer.args.per_device_eval_batch_size,
         fit=trainer.args.fit,
         output=output,
+        overwrite=True,  # a stopped evaluation of the weights before these is of no use
         name=trainer.args.output_dir,
         progress=not trainer.args.disable_tqdm,
     )

@@ -1,13 +1,13 @@
-"""Charts of the report as inline SVG, coloured by the page's style sheet."""
+"""Charts of the report as inline HTML and SVG, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-_WIDTH, _VALUE = 720, 72
-_BAR, _GAP, _HEAD, _AXIS = 14, 14, 8, 26
+RUN_COLOURS = 6
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,35 @@ class BarGroup:
     chance: float | None = None
 
 
+@dataclass(frozen=True)
+class Point:
+    """A model in a plane of two scores.
+
+    Args:
+        label (`str`):
+            Its name.
+        run (`int`):
+            Its number, for the colour.
+        x (`float`):
+            Score to the right.
+        y (`float`):
+            Score upwards.
+    """
+
+    label: str
+    run: int
+    x: float
+    y: float
+
+
+def _percent(value: float) -> str:
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}%"
+
+
 def bar_chart(groups: Sequence[BarGroup], *, title: str) -> str:
     """Horizontal bars from 0 to 1 with intervals, reference marks and chance lines.
+
+    Made of boxes with lengths in per cent, so that type keeps its size on a narrow screen.
 
     Args:
         groups (`Sequence[BarGroup]`):
@@ -51,57 +78,34 @@ def bar_chart(groups: Sequence[BarGroup], *, title: str) -> str:
             What the chart shows, for screen readers.
 
     Returns:
-        `str`: an `<svg>` element.
+        `str`: a `<div>` element.
     """
-    runs = max(len(group.bars) for group in groups)
-    height_of_group = runs * _BAR + _GAP
-    height = _HEAD + len(groups) * height_of_group + _AXIS
-    # Room for labels in the larger type of narrow screens.
-    longest = max(len(group.label) for group in groups)
-    left, right = round(min(300, max(120, 11.6 * longest + 16))), _WIDTH - _VALUE
-    value_class = "value" if runs == 1 else "value dense"
-
-    def x(value: float) -> float:
-        return round(left + min(max(value, 0.0), 1.0) * (right - left), 1)
-
-    bottom = height - _AXIS
-    out = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title, quote=True)}">']
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        out.append(f'<line class="grid" x1="{x(tick)}" y1="{_HEAD - 4}" x2="{x(tick)}" y2="{bottom}"/>')
-        out.append(f'<text class="tick" x="{x(tick)}" y="{bottom + 16}">{tick:g}</text>')
-    for row, group in enumerate(groups):
-        top = _HEAD + row * height_of_group + _GAP / 2
-        middle = top + runs * _BAR / 2
-        out.append(f'<text class="label" x="{left - 10}" y="{middle + 4:.1f}">{escape(group.label)}</text>')
-        whiskers = []
+    out = [f'<div class="bars" role="img" aria-label="{escape(title, quote=True)}; the table below has the numbers">']
+    for group in groups:
+        out.append(f'<div class="row"><div class="name">{escape(group.label)}</div><div class="track">')
         for run, bar in enumerate(group.bars):
             if bar is None:
                 continue
-            y = top + run * _BAR
-            centre = y + _BAR / 2
-            out.append(
-                f'<g><title>{escape(bar.title)}</title><rect class="run{run % 6}" x="{left}" y="{y + 1.5:.1f}" '
-                f'width="{x(bar.value) - left:.1f}" height="{_BAR - 3}" rx="1.5"/>'
-                f'<text class="{value_class}" x="{right + 15}" y="{centre + 4:.1f}">{bar.value:.3f}</text></g>'
-            )
+            whisker = ""
             if bar.low is not None and bar.high is not None and bar.high > bar.low:
-                whiskers.append(
-                    f'<path class="whisker" d="M{x(bar.low)} {centre:.1f}H{x(bar.high)}'
-                    f'M{x(bar.low)} {centre - 3:.1f}v6M{x(bar.high)} {centre - 3:.1f}v6"/>'
-                )
+                low, high = max(bar.low, 0.0), min(bar.high, 1.0)
+                whisker = f'<i class="whisker" style="left:{_percent(low)};width:{_percent(high - low)}"></i>'
+            out.append(
+                f'<div class="bar" title="{escape(bar.title, quote=True)}"><i class="fill run{run % RUN_COLOURS}" '
+                f'style="width:{_percent(bar.value)}"></i>{whisker}<b>{bar.value:.3f}</b></div>'
+            )
         if group.chance is not None:
             out.append(
-                f'<line class="chance" x1="{x(group.chance)}" y1="{top - 3:.1f}" x2="{x(group.chance)}" '
-                f'y2="{top + runs * _BAR + 3:.1f}"><title>chance {group.chance:.3f}</title></line>'
+                f'<i class="chance" style="left:{_percent(group.chance)}" title="chance {group.chance:.3f}"></i>'
             )
         for scorer, value in group.marks.items():
             out.append(
-                f'<g class="mark {scorer}" transform="translate({x(value)} {middle:.1f})">'
-                f"<title>{escape(scorer.replace('_', ' '))} {value:.3f}</title>{mark_shape(scorer)}</g>"
+                f'<svg class="at" viewBox="-8 -8 16 16" style="left:{_percent(value)}"><g class="mark {scorer}">'
+                f"<title>{escape(scorer.replace('_', ' '))} {value:.3f}</title>{mark_shape(scorer)}</g></svg>"
             )
-        # Last, so that no mark hides an interval.
-        out += whiskers
-    out.append("</svg>")
+        out.append("</div></div>")
+    ticks = "".join(f'<span style="left:{_percent(tick)}">{tick:g}</span>' for tick in (0, 0.25, 0.5, 0.75, 1))
+    out.append(f'<div class="row axis"><div class="name"></div><div class="track">{ticks}</div></div></div>')
     return "".join(out)
 
 
@@ -111,5 +115,113 @@ def mark_shape(scorer: str) -> str:
         "bag_of_words": '<path d="M0 -6L6 0L0 6L-6 0Z"/>',
         "text_only": '<circle r="4.6"/>',
         "text_only_classifier": '<path d="M0 -5.5L5 4H-5Z"/>',
+        "majority": '<path d="M0 5.5L5 -4H-5Z"/>',
     }
     return shapes.get(scorer, '<rect x="-4.5" y="-4.5" width="9" height="9"/>')
+
+
+def difference_mark(value: float, low: float, high: float, reach: float) -> str:
+    """A difference with its interval on a line from `-reach` to `reach`, to stand in a table.
+
+    Args:
+        value (`float`):
+            The difference.
+        low (`float`):
+            Lower end of its interval; NaN if there is none.
+        high (`float`):
+            Upper end of its interval; NaN if there is none.
+        reach (`float`):
+            The largest absolute value of the column.
+
+    Returns:
+        `str`: an `<svg>` element.
+    """
+
+    def x(number: float) -> float:
+        return round(60 + 56 * min(max(number / reach, -1.0), 1.0), 1)
+
+    sure = "sure" if low > 0 or high < 0 else "unsure"
+    line = "" if math.isnan(low) else f'<path d="M{x(low)} 8H{x(high)}M{x(low)} 5v6M{x(high)} 5v6"/>'
+    return (
+        f'<svg class="difference {sure}" viewBox="0 0 120 16" aria-hidden="true"><path class="zero" d="M60 0V16"/>'
+        f'{line}<circle cx="{x(value)}" cy="8" r="3.4"/></svg>'
+    )
+
+
+# Drawn around the origin; a shape for each colour, so that a print without colour can be read.
+_POINT_SHAPES = (
+    '<circle r="6"/>',
+    '<rect x="-5.5" y="-5.5" width="11" height="11"/>',
+    '<path d="M0 -7L7 5H-7Z"/>',
+    '<path d="M0 -7.5L7.5 0L0 7.5L-7.5 0Z"/>',
+    '<path d="M0 7L7 -5H-7Z"/>',
+    '<path d="M-6 -2H-2V-6H2V-2H6V2H2V6H-2V2H-6Z"/>',
+)
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 460, 330, 58, 50, 14, 16
+
+
+def scatter_chart(points: Sequence[Point], *, title: str, x_label: str, y_label: str) -> str:
+    """Models in a plane of two scores, the axes cut to where they lie.
+
+    Args:
+        points (`Sequence[Point]`):
+            The models.
+        title (`str`):
+            What the chart shows, for screen readers.
+        x_label (`str`):
+            What is to the right.
+        y_label (`str`):
+            What is upwards.
+
+    Returns:
+        `str`: an `<svg>` element.
+    """
+    x_ticks, y_ticks = _ticks([p.x for p in points]), _ticks([p.y for p in points])
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+
+    def x(value: float) -> float:
+        return round(_LEFT + (value - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - _LEFT), 1)
+
+    def y(value: float) -> float:
+        return round(bottom - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - _TOP), 1)
+
+    said = "; ".join(f"{p.label}: {p.x:.3f} and {p.y:.3f}" for p in points)
+    label = escape(f"{title}. {said}", quote=True)
+    out = [f'<svg class="scatter" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">']
+    for tick in x_ticks:
+        out.append(f'<path class="grid" d="M{x(tick)} {_TOP}V{bottom}"/>')
+        out.append(f'<text class="tick" x="{x(tick)}" y="{bottom + 17}">{tick:.3g}</text>')
+    for tick in y_ticks:
+        out.append(f'<path class="grid" d="M{_LEFT} {y(tick)}H{right}"/>')
+        out.append(f'<text class="tick end" x="{_LEFT - 7}" y="{y(tick) + 4}">{tick:.3g}</text>')
+    out.append(f'<text class="axis" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 10}">{escape(x_label)} →</text>')
+    out.append(
+        f'<text class="axis" transform="translate(15 {(_TOP + bottom) / 2}) rotate(-90)">{escape(y_label)} →</text>'
+    )
+    for point in points:
+        out.append(
+            f'<g class="point run{point.run % RUN_COLOURS}" transform="translate({x(point.x)} {y(point.y)})">'
+            f"<title>{escape(point.label)}: {point.x:.3f}, {point.y:.3f}</title>"
+            f"{_POINT_SHAPES[point.run % RUN_COLOURS]}</g>"
+        )
+    out.append("</svg>")
+    return "".join(out)
+
+
+def point_sign(run: int) -> str:
+    """The sign of a model for a legend."""
+    return (
+        f'<svg class="sign" viewBox="-8 -8 16 16"><g class="point run{run % RUN_COLOURS}">'
+        f"{_POINT_SHAPES[run % RUN_COLOURS]}</g></svg>"
+    )
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Round numbers around the values, between 0 and 1."""
+    low, high = min(values), max(values)
+    # Never so near that a difference of a tenth of a point looks like a gulf.
+    room = max(0.12 * (high - low), (0.04 - (high - low)) / 2, 0.005)
+    low, high = max(0.0, low - room), min(1.0, high + room)
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 6)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 4) for i in range(first, last + 1)]

@@ -14,10 +14,12 @@ from ..data.images import load_image
 
 PER_KIND = 6
 _MAX_SIZE = (320, 200)
+# Up to so many bytes a PNG is kept for its sharp edges; a photograph of this size takes some 100,000.
+_DRAWING = 16_384
 
 
 def thumbnail(source: Any) -> str:
-    """A small PNG of an image in base64.
+    """A small PNG or JPEG of an image in base64: drawings are PNG, photographs JPEG.
 
     Args:
         source (`Any`):
@@ -28,9 +30,14 @@ def thumbnail(source: Any) -> str:
     """
     image = load_image(source)
     image.thumbnail(_MAX_SIZE, Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    forms: tuple[dict[str, Any], ...] = ({"format": "PNG", "optimize": True}, {"format": "JPEG", "quality": 85})
+    encoded = []
+    for form in forms:
+        buffer = io.BytesIO()
+        image.save(buffer, **form)
+        encoded.append(buffer.getvalue())
+    png, jpeg = encoded
+    return base64.b64encode(png if len(png) <= max(_DRAWING, len(jpeg)) else jpeg).decode("ascii")
 
 
 def build_gallery(
@@ -53,7 +60,7 @@ def build_gallery(
             Number of right and of wrong items.
 
     Returns:
-        `list[dict]`: the rows, each with `images`, a list of base64 PNGs.
+        `list[dict]`: the rows, each with `images`, a list of PNGs and JPEGs in base64.
     """
     rng = random.Random(f"gallery {seed}")
     chosen = []

@@ -2,52 +2,78 @@
 
 from __future__ import annotations
 
-import base64
+import math
 import os
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError
-from .charts import Bar, BarGroup, bar_chart, mark_shape
+from .charts import (
+    RUN_COLOURS,
+    Bar,
+    BarGroup,
+    Point,
+    bar_chart,
+    difference_mark,
+    mark_shape,
+    point_sign,
+    scatter_chart,
+)
+from .comparison import Column, TaskComparison
+from .examples import examples_section
+from .layout import (
+    SCORERS,
+    ScoreRow,
+    all_tasks,
+    between,
+    comparisons,
+    interval_text,
+    labelled_differences,
+    make_columns,
+    make_sections,
+    number,
+    p_text,
+    published_table,
+    row_label,
+    score_rows,
+    scorer_label,
+    section_title,
+    signed,
+    trade_offs,
+    used_scorers,
+    warning_lines,
+    words,
+)
 from .page import SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from .results import Report
 
-_TITLES = {
-    "scenes": "Scenes: choosing the true caption",
-    "scenes/systematic": "Scenes: unseen colour-noun pairs",
-    "scenes/retrieval": "Scenes: retrieval",
-    "scenes/winoground": "Scenes: two pictures, two captions",
-    "scenes/classification": "Scenes: classification by drawing style",
-    "retrieval": "Retrieval",
-    "caption_choice": "Choosing the true caption",
-    "image_choice": "Choosing the true image",
-    "zero_shot_classification": "Zero-shot classification",
-}
-_SCORERS = {
-    "text_only": ("text only, n-gram", "sees the caption but no picture; learned from true captions"),
-    "text_only_classifier": (
-        "text only, classifier",
-        "sees no picture; learned to tell true captions from false ones",
-    ),
-    "bag_of_words": ("bag of words", "knows which words are true of the picture, not how they belong together"),
-}
 
-
-def write_html(reports: Sequence[Report], path: str | os.PathLike[str], *, gallery: bool = True) -> Path:
+def write_html(
+    reports: Sequence[Report],
+    path: str | os.PathLike[str],
+    *,
+    gallery: bool = True,
+    names: Sequence[str] | None = None,
+    groups: Mapping[str, Sequence[Report]] | None = None,
+) -> Path:
     """Write one page about one or more reports.
 
     Args:
         reports (`Sequence[Report]`):
-            One for each model.
+            One for each model; the others are compared with the first, item by item.
         path (`str` or `os.PathLike`):
             The file.
         gallery (`bool`, defaults to `True`):
             Show example items.
+        names (`Sequence[str]`, *optional*):
+            What to call the models; the last part of each model's name if not given.
+        groups (`Mapping[str, Sequence[Report]]`, *optional*):
+            Runs that differ in nothing but the seed, by the name of the group; each is shown as one model, by its mean
+            over runs.
 
     Returns:
         `Path`
@@ -61,99 +87,87 @@ def write_html(reports: Sequence[Report], path: str | os.PathLike[str], *, galle
     if target.is_dir():
         raise ArgumentError(f"path={str(path)!r} is a folder; name a file, for instance {target / 'report.html'}")
     check_output(target.parent)
-    page = render_html(reports, gallery=gallery)
+    page = render_html(reports, gallery=gallery, names=names, groups=groups)
     write_atomic(target, lambda temporary: temporary.write_text(page, encoding="utf-8"))
     return target
 
 
-def render_html(reports: Sequence[Report], *, gallery: bool = True) -> str:
+def render_html(
+    reports: Sequence[Report],
+    *,
+    gallery: bool = True,
+    names: Sequence[str] | None = None,
+    groups: Mapping[str, Sequence[Report]] | None = None,
+) -> str:
     """The page as text; arguments as in [`write_html`].
 
     Returns:
         `str`
     """
-    if not reports:
-        raise ArgumentError("there is no report to write; pass at least one")
-    names = _distinct_names(reports)
-    title = names[0] if len(names) == 1 else f"{len(names)} models compared"
-    sections = _sections(reports)
+    columns = make_columns(reports, names=names, groups=groups)
+    title = columns[0].name if len(columns) == 1 else f"{len(columns)} models compared"
+    against = comparisons(columns)
+    sections = make_sections(columns)
     body = [
-        _header(reports, names, title),
-        _summary(reports, names),
-        *(_section(key, tasks, reports, names, unfolded=i == 0) for i, (key, tasks) in enumerate(sections.items())),
+        _header(columns, title),
+        _warnings(columns),
+        _summary(columns),
+        _trade_offs(columns),
+        *(_section(key, tasks, columns, against, unfolded=i == 0) for i, (key, tasks) in enumerate(sections.items())),
     ]
-    if gallery and any(report.gallery for report in reports):
-        body.append(_gallery(reports, names))
-    body.append(_notes(reports, names))
+    if gallery:
+        body.append(examples_section(columns))
+    body.append(_notes(columns, compared=any(by_task for _, by_task in against)))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
         f'<title>{escape(title)} - vlcomp report</title>\n<link rel="icon" href="data:,">\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{''.join(body)}</main>\n"
         f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
-def _distinct_names(reports: Sequence[Report]) -> list[str]:
-    short = [os.path.basename(report.name.rstrip("/")) or report.name for report in reports]
-    names: list[str] = []
-    for report, name in zip(reports, short, strict=True):
-        candidate = report.name if short.count(name) > 1 else name
-        number = 2
-        while candidate in names:
-            candidate, number = f"{report.name} ({number})", number + 1
-        names.append(candidate)
-    return names
+def _key(run: int) -> str:
+    return f'<span class="key run{run % RUN_COLOURS}"></span>'
 
 
-def _sections(reports: Sequence[Report]) -> dict[str, list[str]]:
-    """Tasks by section, each in the order of the reports."""
-    tasks = list(dict.fromkeys(task for report in reports for task in report.results["tasks"]))
-    found: dict[str, list[str]] = {}
-    for task in tasks:
-        found.setdefault(_section_of(task), []).append(task)
-    order = list(_TITLES)
-    return dict(sorted(found.items(), key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order)))
-
-
-def _section_of(task: str) -> str:
-    if task in _TITLES:
-        return task
-    parent = task.rpartition("/")[0]
-    return parent or task
-
-
-def _words(text: str) -> str:
-    return text.replace("_", " ").replace("@", " @ ")
-
-
-def _header(reports: Sequence[Report], names: Sequence[str], title: str) -> str:
+def _header(columns: Sequence[Column], title: str) -> str:
     rows = []
-    for run, (report, name) in enumerate(zip(reports, names, strict=True)):
-        results = report.results
+    for run, column in enumerate(columns):
+        results = column.report.results
         model = results["model"]
         parts = [model.get("class")]
         if model.get("parameters"):
             parts.append(f"{_count(model['parameters'])} parameters")
+        if len(column.members) > 1:
+            parts.append(f"mean of {len(column.members)} runs")
         parts.append(f"{results['created'][:10]}")
         parts.append(f"vlcomp {results['vlcomp_version']}")
         if results.get("commit"):
             parts.append(f"commit {results['commit'][:10]}{'*' if results['commit'].endswith('-dirty') else ''}")
-        key = f'<span class="key run{run % 6}"></span>' if len(reports) > 1 else ""
-        label = f"<b>{escape(name)}</b> " if len(reports) > 1 else ""
-        rows.append(f"<p>{key}{label}{escape(' · '.join(str(p) for p in parts if p))}</p>")
+        several = len(columns) > 1
+        label = f"{_key(run)}<b>{escape(column.name)}</b> " if several else ""
+        rows.append(f"<p>{label}{escape(' · '.join(str(p) for p in parts if p))}</p>")
     return f'<header><p class="kicker">vlcomp evaluation</p><h1>{escape(title)}</h1>{"".join(rows)}</header>\n'
 
 
-def _count(number: int) -> str:
+def _count(value: int) -> str:
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return str(number)
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return str(value)
 
 
-def _summary(reports: Sequence[Report], names: Sequence[str]) -> str:
+def _warnings(columns: Sequence[Column]) -> str:
+    """What a reader must know before the first number."""
+    lines = warning_lines(columns)
+    if not lines:
+        return ""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<section class="warnings"><h2>Warnings</h2><ul>{items}</ul></section>\n'
+
+
+def _summary(columns: Sequence[Column]) -> str:
     """The numbers to quote, a card each."""
     wanted = [
         ("scenes/retrieval", "image_to_text/recall@1", "retrieval R@1"),
@@ -163,12 +177,13 @@ def _summary(reports: Sequence[Report], names: Sequence[str]) -> str:
         ("scenes/swap_object", "accuracy", "swap object"),
         ("scenes/mean", "accuracy", "mean of 7 categories"),
     ]
-    tasks = list(dict.fromkeys(t for r in reports for t in r.results["tasks"]))
-    others = [t for t in tasks if not t.startswith("scenes/")]
-    for task in others:
+    reports = [column.report for column in columns]
+    for task in all_tasks(columns):
+        if task.startswith("scenes/"):
+            continue
         headline = next(r.results["tasks"][task]["headline"] for r in reports if task in r.results["tasks"])
-        metric = _row_label(task, headline, task)
-        wanted.append((task, headline, _words(task) if metric == "accuracy" else f"{_words(task)}, {metric}"))
+        metric = row_label(task, headline, task)
+        wanted.append((task, headline, words(task) if metric == "accuracy" else f"{words(task)}, {metric}"))
     cards = []
     for task, metric, label in wanted:
         lines = []
@@ -176,87 +191,101 @@ def _summary(reports: Sequence[Report], names: Sequence[str]) -> str:
             score = report.results["tasks"].get(task, {}).get("scores", {}).get(metric)
             if score is None:
                 continue
-            key = f'<span class="key run{run % 6}" title="{escape(names[run], quote=True)}"></span>'
-            interval = _interval(score)
+            key = f'<span class="key run{run % RUN_COLOURS}" title="{escape(columns[run].name, quote=True)}"></span>'
             lines.append(
                 f'<div class="figure">{key if len(reports) > 1 else ""}<b>{score["value"]:.3f}</b>'
-                f"<span>{interval}</span></div>"
+                f"<span>{interval_text(score)}</span></div>"
             )
         if lines:
             cards.append(f'<div class="card"><h3>{escape(label)}</h3>{"".join(lines)}</div>')
     return f'<section class="cards">{"".join(cards)}</section>\n' if cards else ""
 
 
-def _interval(score: dict[str, Any]) -> str:
-    return "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}"
+def _trade_offs(columns: Sequence[Column]) -> str:
+    planes = trade_offs(columns)
+    figures = []
+    for plane in planes:
+        points = [Point(columns[run].name, run, x, y) for run, x, y in plane.values]
+        legend = "".join(f"<span>{point_sign(run)}{escape(columns[run].name)}</span>" for run, _, _ in plane.values)
+        chart = scatter_chart(points, title=plane.title, x_label=plane.x_label, y_label="compositionality")
+        figures.append(
+            f'<div class="plane"><h3>{escape(plane.title)}</h3><p class="legend">{legend}</p>{chart}'
+            f'<p class="quiet">Upwards: {escape(_mean_of(plane.y_tasks))}. To the right: '
+            f"{escape(_mean_of(plane.x_tasks))}. The axes do not begin at 0.</p></div>"
+        )
+    if not figures:
+        return ""
+    return f'<section class="task"><h2>Trade-offs</h2><div class="planes">{"".join(figures)}</div></section>\n'
+
+
+def _mean_of(tasks: Sequence[str]) -> str:
+    named = ", ".join(words(task) for task in tasks)
+    return named if len(tasks) == 1 else f"mean of {len(tasks)} tasks ({named})"
+
+
+# -- sections ----------------------------------------------------------------------------------------------
 
 
 def _section(
-    key: str, tasks: Sequence[str], reports: Sequence[Report], names: Sequence[str], *, unfolded: bool = False
+    key: str,
+    tasks: Sequence[str],
+    columns: Sequence[Column],
+    against: Sequence[tuple[Column, Mapping[str, TaskComparison]]],
+    *,
+    unfolded: bool = False,
 ) -> str:
-    title = _TITLES.get(key, _words(key).capitalize())
-    groups, rows, used = [], [], set()
-    for task in tasks:
-        result_of = [report.results["tasks"].get(task) for report in reports]
-        metrics = list(dict.fromkeys(m for result in result_of if result for m in result["scores"]))
-        headline = next(result["headline"] for result in result_of if result)
-        for metric in metrics:
-            scores = [(result or {"scores": {}})["scores"].get(metric) for result in result_of]
-            first = next(score for score in scores if score is not None)
-            references: dict[str, dict[str, Any]] = {}
-            for result in result_of:
-                for scorer, values in (result or {"references": {}})["references"].items():
-                    if metric in values:
-                        references.setdefault(scorer, values[metric])
-            used |= set(references)
-            label = _row_label(task, metric, key)
-            # A chart of many tasks has room for the number to quote of each; the table has the others.
-            if len(tasks) == 1 or metric == headline:
-                groups.append(
-                    BarGroup(
-                        label,
-                        [
-                            None
-                            if s is None
-                            else Bar(s["value"], s["low"], s["high"], f"{names[i]}: {s['value']:.3f} ({_interval(s)})")
-                            for i, s in enumerate(scores)
-                        ],
-                        {scorer: score["value"] for scorer, score in references.items()},
-                        first["chance"],
-                    )
+    title = section_title(key)
+    rows = score_rows(key, tasks, columns)
+    scorers = used_scorers(rows)
+    # A chart of many tasks has room for the number to quote of each; the table has the others.
+    charted = [row for row in rows if len(tasks) == 1 or row.headline]
+    groups = [
+        BarGroup(
+            row.label,
+            [
+                None
+                if score is None
+                else Bar(
+                    score["value"],
+                    score["low"],
+                    score["high"],
+                    f"{columns[i].name}: {score['value']:.3f} ({interval_text(score)})",
                 )
-            rows.append((label, scores, references, first))
-    scorers = [s for s in _SCORERS if s in used] + sorted(used - set(_SCORERS))
-    chart = bar_chart(groups, title=title)
-    fold = "<details open>" if unfolded else "<details>"
-    return (
-        f'<section class="task"><h2>{escape(title)}</h2>{_legend(names, scorers)}'
-        f'<div class="scroll">{chart}</div>'
-        f"{fold}<summary>Table</summary>{_table(rows, names, scorers)}</details></section>\n"
-    )
+                for i, score in enumerate(row.scores)
+            ],
+            {scorer: score["value"] for scorer, score in row.references.items()},
+            row.chance,
+        )
+        for row in charted
+    ]
+    parts = [
+        f'<section class="task"><h2>{escape(title)}</h2>{_legend(columns, scorers)}',
+        bar_chart(groups, title=title),
+        _fold("Table", _table(rows, columns, scorers), unfolded=unfolded),
+    ]
+    parts += [_published(task, columns, several=len(tasks) > 1) for task in tasks]
+    for column, by_task in against:
+        compared = [by_task[task] for task in tasks if task in by_task]
+        parts.append(_differences(key, column, columns[0], compared, unfolded=unfolded))
+    parts.append("</section>\n")
+    return "".join(parts)
 
 
-def _row_label(task: str, metric: str, section: str) -> str:
-    name = _words(task.removeprefix(f"{section}/")) if task != section else ""
-    short = _words(metric).replace("recall @ ", "R@").replace("/", ", ")
-    short = short.replace("image to text, ", "image → text ").replace("text to image, ", "text → image ")
-    if not name:
-        return short
-    return name if metric == "accuracy" else f"{name}: {short}"
+def _fold(summary: str, content: str, *, unfolded: bool = False) -> str:
+    return f"<details{' open' if unfolded else ''}><summary>{escape(summary)}</summary>{content}</details>"
 
 
-def _legend(names: Sequence[str], scorers: Sequence[str]) -> str:
+def _legend(columns: Sequence[Column], scorers: Sequence[str]) -> str:
     entries = []
-    if len(names) > 1:
-        entries += [
-            f'<span><span class="key run{run % 6}"></span>{escape(name)}</span>' for run, name in enumerate(names)
-        ]
+    if len(columns) > 1:
+        entries += [f"<span>{_key(run)}{escape(column.name)}</span>" for run, column in enumerate(columns)]
+    grouped = any(len(column.members) > 1 for column in columns)
     entries.append(
         '<span><svg class="sign" viewBox="-14 -7 28 14"><path class="whisker" d="M-11 0H11M-11 -4v8M11 -4v8"/></svg>'
-        "95 % interval</span>"
+        f"95 % interval{' (over runs, where there are several)' if grouped else ''}</span>"
     )
     for scorer in scorers:
-        label, meaning = _SCORERS.get(scorer, (_words(scorer), ""))
+        label, meaning = SCORERS.get(scorer, (words(scorer), ""))
         entries.append(
             f'<span title="{escape(meaning, quote=True)}"><svg class="sign" viewBox="-8 -8 16 16">'
             f'<g class="mark {scorer}">{mark_shape(scorer)}</g></svg>{escape(label)}</span>'
@@ -267,139 +296,134 @@ def _legend(names: Sequence[str], scorers: Sequence[str]) -> str:
     return f'<p class="legend">{"".join(entries)}</p>'
 
 
-def _table(rows: Sequence[tuple], names: Sequence[str], scorers: Sequence[str]) -> str:
-    head = ["", *(["score"] if len(names) == 1 else names)]
-    if len(names) == 1:
-        head += ["95 % interval", "n", "ties"]
-    head += [_SCORERS.get(scorer, (_words(scorer), ""))[0] for scorer in scorers] + ["chance"]
-    out = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for label, scores, references, first in rows:
+def _html_table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], *, label: str) -> str:
+    """A table that can be scrolled sideways, with the keyboard too; cells are HTML, headings and labels are text."""
+    out = ["<thead><tr>" + "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head) + "</tr></thead><tbody>"]
+    for name, cells in rows:
+        out.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label, quote=True)}">'
+        f"<table>{''.join(out)}</tbody></table></div>"
+    )
+
+
+def _table(rows: Sequence[ScoreRow], columns: Sequence[Column], scorers: Sequence[str]) -> str:
+    single = len(columns) == 1
+    head = ["", *(["score"] if single else [column.name for column in columns])]
+    head += ["95 % interval", "n", "ties"] if single else []
+    head += [scorer_label(scorer) for scorer in scorers] + ["chance"]
+    body = []
+    for row in rows:
         cells = []
-        for score in scores:
-            if len(names) == 1:
+        for score in row.scores:
+            if score is None:
+                cells += ["", "", "", ""] if single else [""]
+            elif single:
                 ties = "" if score["ties"] is None else str(score["ties"])
-                cells += [f"<b>{score['value']:.3f}</b>", _interval(score), str(score["n"]), ties]
+                cells += [f"<b>{score['value']:.3f}</b>", interval_text(score), str(score["n"]), ties]
             else:
-                cells.append("" if score is None else f"<b>{score['value']:.3f}</b><small>{_interval(score)}</small>")
-        cells += [f"{references[s]['value']:.3f}" if s in references else "" for s in scorers]
-        chance = first["chance"]
-        cells.append("" if chance is None else f"{chance:.4f}" if 0 < chance < 0.01 else f"{chance:.3f}")
-        out.append(f"<tr><th>{escape(label)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    return f'<div class="scroll"><table>{"".join(out)}</table></div>'
+                cells.append(f"<b>{score['value']:.3f}</b><small>{interval_text(score)}</small>")
+        cells += [number(row.references[s]["value"]) if s in row.references else "" for s in scorers]
+        body.append((row.label, [*cells, number(row.chance)]))
+    return _html_table(head, body, label="scores")
 
 
-def _gallery(reports: Sequence[Report], names: Sequence[str]) -> str:
-    tasks = list(dict.fromkeys(task for report in reports for task in report.gallery))
-    figures = []
-    for run, report in enumerate(reports):
-        for task, items in report.gallery.items():
-            figures += [_figure(item, task, run, names) for item in items]
-    # One task at a time, or the page has hundreds of pictures; colour binding is what most readers come for.
-    first = "scenes/swap_attribute" if "scenes/swap_attribute" in tasks else tasks[0]
-    options = "".join(
-        f'<option value="{escape(t, quote=True)}"{" selected" if t == first else ""}>{escape(_words(t))}</option>'
-        for t in tasks
+def _published(task: str, columns: Sequence[Column], *, several: bool) -> str:
+    table = published_table(task, columns)
+    if table is None:
+        return ""
+    measured = len([column for column in columns if task in column.report.results["tasks"]])
+    rows = [
+        (label, [f"<b>{number(value)}</b>" if i < measured else number(value) for i, value in enumerate(values)])
+        for label, values in table.rows
+    ]
+    sources = "".join(f"<li>{escape(source)}</li>" for source in table.sources)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
+    content = _html_table(["", *table.header], rows, label="published scores")
+    where = f": {words(task)}" if several else ""
+    return _fold(f"Beside published scores{where}", f'{content}<div class="sources">{notes}<ul>{sources}</ul></div>')
+
+
+def _differences(key: str, column: Column, base: Column, compared: Sequence[TaskComparison], *, unfolded: bool) -> str:
+    lines = list(labelled_differences(key, compared))
+    notes = "".join(
+        f"<p>{escape(words(comparison.task))}: {escape(note)}</p>"
+        for comparison in compared
+        for note in comparison.notes
     )
-    runs = "".join(f'<option value="{i}">{escape(name)}</option>' for i, name in enumerate(names))
-    run_filter = (
-        f'<label>Model <select id="f-run"><option value="">all</option>{runs}</select></label>'
-        if len(names) > 1
-        else ""
-    )
-    return (
-        '<section id="gallery"><h2>Examples</h2>'
-        "<p>Up to six items that the model got right and six that it got wrong in each task, drawn at random with a "
-        "fixed seed; they are not picked by hand. The margin is the score of the true pair minus that of the false "
-        "one.</p>"
-        '<form class="filters"><label>Task '
-        f'<select id="f-task"><option value="">all</option>{options}</select></label>'
-        '<label>Outcome <select id="f-outcome"><option value="">right and wrong</option>'
-        '<option value="right">right</option><option value="wrong">wrong</option></select></label>'
-        f'{run_filter}<output id="f-count"></output></form>'
-        f'<div class="grid">{"".join(figures)}</div></section>\n'
-    )
+    if not lines and not notes:
+        return ""
+    seeds = any(difference.seeds for _, difference in lines)
+    exact = any(difference.exact for _, difference in lines)
+    # Over items or over seeds, whichever is less sure.
+    drawn = [difference.widest for _, difference in lines]
+    ends = [abs(end) for interval in drawn for end in (interval.value, interval.low, interval.high)]
+    reach = max([*(end for end in ends if not math.isnan(end)), 0.01])
+    rows = []
+    for (label, difference), widest in zip(lines, drawn, strict=True):
+        interval = difference.paired.interval
+        cells = [
+            f"<b>{signed(interval.value)}</b>",
+            between(interval),
+            difference_mark(interval.value, widest.low, widest.high, reach),
+        ]
+        cells += [between(difference.seeds)] if seeds else []
+        if exact:
+            counts = (difference.paired.a_only, difference.paired.b_only)
+            cells += [f"{n:,}" if difference.exact else "" for n in counts] + [escape(p_text(difference))]
+        rows.append((label, cells))
+    head = ["", "difference", "95 % over items", f"-{reach:.2f} to +{reach:.2f}"]
+    head += ["95 % over seeds"] if seeds else []
+    head += [f"only {column.name} right", f"only {base.name} right", "p (McNemar)"] if exact else []
+    title = f"{column.name} minus {base.name}, item by item"
+    content = _html_table(head, rows, label=title) if rows else ""
+    return _fold(title, content + (f'<div class="sources">{notes}</div>' if notes else ""), unfolded=unfolded)
 
 
-def _figure(item: dict[str, Any], task: str, run: int, names: Sequence[str]) -> str:
-    outcome = "right" if item["correct"] else "wrong"
-    said = "tie" if item["tie"] and not item["correct"] else outcome
-    mark = "✓" if item["correct"] else "=" if said == "tie" else "✗"
-    pictures = "".join(
-        f'<img alt="{"the true" if i == 0 else "the other"} picture" loading="lazy" '
-        f'src="data:image/png;base64,{data}">'
-        for i, data in enumerate(item["images"])
-    )
-    two = len(item["images"]) > 1
-    # Two wide pictures are larger one above the other than side by side.
-    shape = "" if not two else " two stack" if all(_is_wide(data) for data in item["images"]) else " two"
-    lines = []
-    if two and not item.get("false_text"):
-        lines.append(
-            f'<p class="true">{escape(str(item["text"]))}</p><p class="quiet">first picture is the true one</p>'
-        )
-    else:
-        lines.append(f'<p class="true"><i>true</i>{escape(str(item["text"]))}</p>')
-        if item.get("false_text"):
-            word = "second" if two else "false" if item.get("rank") is None else "best other"
-            lines.append(f'<p class="false"><i>{word}</i>{escape(str(item["false_text"]))}</p>')
-    facts = [_words(task)]
-    if item.get("subset"):
-        facts.append(_words(str(item["subset"])))
-    if item.get("margin") is not None:
-        facts.append(f"margin {item['margin']:+.4f}")
-    if item.get("rank") is not None:
-        facts.append(f"rank {item['rank']}")
-    if len(names) > 1:
-        facts.append(names[run])
-    return (
-        f'<figure class="{outcome}" data-task="{escape(task, quote=True)}" data-outcome="{outcome}" data-run="{run}">'
-        f'<div class="pictures{shape}">{pictures}</div>'
-        f'<figcaption><span class="badge">{mark} {said}</span>'
-        f'{"".join(lines)}<p class="quiet">{escape(" · ".join(facts))}</p></figcaption></figure>'
-    )
+# -- notes -------------------------------------------------------------------------------------------------
 
 
-def _is_wide(png: str) -> bool:
-    """Whether a PNG in base64 is more than 1.6 times as wide as high; both sizes stand at its start."""
-    width, height = struct.unpack(">II", base64.b64decode(png[:32])[16:24])
-    return width > 1.6 * height
-
-
-def _notes(reports: Sequence[Report], names: Sequence[str]) -> str:
+def _notes(columns: Sequence[Column], *, compared: bool) -> str:
     from .registry import list_tasks
 
-    tasks = list(dict.fromkeys(task for report in reports for task in report.results["tasks"]))
+    tasks = all_tasks(columns)
     infos = {info.name: info for info in list_tasks()}
     citations = list(dict.fromkeys(infos[t].citation for t in tasks if t in infos and infos[t].citation))
-    scorers = "".join(f"<li><b>{escape(label)}</b>: {escape(meaning)}.</li>" for label, meaning in _SCORERS.values())
-    warnings = [
-        f"{names[i]}, {_words(task)}: {warning}"
-        for i, report in enumerate(reports)
-        for task, result in report.results["tasks"].items()
-        for warning in result.get("warnings", [])
-    ]
-    parts = ['<section class="notes"><h2>How to read this</h2>']
-    if warnings:
-        parts.append(f'<ul class="warnings">{"".join(f"<li>{escape(w)}</li>" for w in warnings)}</ul>')
-    parts.append(
+    used = {s for c in columns for result in c.report.results["tasks"].values() for s in result["references"]}
+    scorers = "".join(
+        f"<li><b>{escape(label)}</b>: {escape(meaning)}.</li>"
+        for scorer, (label, meaning) in SCORERS.items()
+        if scorer in used
+    )
+    parts = [
+        '<section class="notes"><h2>How to read this</h2>',
         "<p>Models are scored strictly: an item is right only if the true alternative scores higher than every false "
         "one, so ties are wrong, and a score that is not a number stops the evaluation. Intervals are 95 % bootstrap "
-        "intervals over clusters of items that share a picture or a sentence. Reference scorers tie often by "
-        "construction; their ties count as if broken at random.</p>"
-        f"<ul>{scorers}</ul>"
-    )
+        "intervals over clusters of items that share a picture or a sentence.",
+        " Reference scorers tie often by construction; their ties count as if broken at random." if scorers else "",
+        f"</p>{f'<ul>{scorers}</ul>' if scorers else ''}",
+    ]
+    if any(len(column.members) > 1 for column in columns):
+        parts.append(
+            "<p>Where a model is several runs, its score is their mean and the interval is Student's, over runs: it "
+            "tells how much training by another seed would change the score, not how much other items would.</p>"
+        )
+    if compared:
+        parts.append(
+            "<p>Differences are taken item by item, on the items that both models were measured on. The interval is a "
+            "bootstrap over the same clusters; p is McNemar's exact test of the items that only one of the two has "
+            "right, which takes items as independent. Nothing is corrected for the number of comparisons.</p>"
+        )
     if citations:
         parts.append(f"<p>Benchmarks: {escape('; '.join(citations))}.</p>")
-    for report, name in zip(reports, names, strict=True):
-        settings = {k: v for k, v in report.results["settings"].items() if v is not None and k != "tasks"}
-        environment = report.results["environment"]
-        rows = "".join(
-            f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>"
-            for k, v in {"model": report.name, **settings, **environment}.items()
-        )
-        parts.append(
-            f"<details><summary>Settings of {escape(name)}</summary>"
-            f'<div class="scroll"><table class="settings">{rows}</table></div></details>'
-        )
+    for column in columns:
+        for member in column.members:
+            settings = {k: v for k, v in member.results["settings"].items() if v is not None and k != "tasks"}
+            rows = "".join(
+                f'<tr><th scope="row">{escape(str(k))}</th><td>{escape(str(v))}</td></tr>'
+                for k, v in {"model": member.name, **settings, **member.results["environment"]}.items()
+            )
+            label = f"Settings of {column.name}" + (f": {member.name}" if len(column.members) > 1 else "")
+            parts.append(_fold(label, f'<div class="scroll"><table class="settings">{rows}</table></div>'))
     parts.append("</section>\n")
     return "".join(parts)

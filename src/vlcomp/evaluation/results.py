@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ArgumentError, DataError
-from .task import ITEM_COLUMNS, Score, TaskResult
+from .task import ITEM_COLUMNS, Score
 
 SCHEMA = "vlcomp-results/1"
 RESULTS_FILE, ITEMS_FILE, GALLERY_FILE = "results.json", "items.parquet", "gallery.json"
@@ -23,7 +23,11 @@ RESULTS_FILE, ITEMS_FILE, GALLERY_FILE = "results.json", "items.parquet", "galle
 REFERENCE_NAMES = {
     "text_only": "text only (n-gram)",
     "text_only_classifier": "text only (classifier)",
+    "language_model": "text only (language model)",
     "bag_of_words": "bag of words",
+    "majority": "majority",
+    "shuffled_words": "words shuffled",
+    "shuffled_images": "images shuffled",
 }
 
 _ITEM_TYPES = {
@@ -146,6 +150,19 @@ class Report:
         ]
         return table + "".join(f"\nwarning: {note}" for note in notes)
 
+    def breakdown(self) -> str:
+        """Scores by the length of the captions and by how many words they share, as a table.
+
+        Returns:
+            `str`: Markdown; empty if no task compares captions.
+        """
+        rows = [
+            [f"{task}/{part['metric']}", part["by"], part["group"], _number(part["value"]), str(part["n"])]
+            for task, result in self.results["tasks"].items()
+            for part in result.get("breakdown", [])
+        ]
+        return markdown_table(["task", "by", "group", "score", "n"], rows) if rows else ""
+
     def to_html(self, path: str | os.PathLike[str], *, others: Sequence[Report] = (), gallery: bool = True) -> Path:
         """Write one self-contained HTML page.
 
@@ -178,8 +195,7 @@ class Report:
             ArgumentError: if the folder cannot be written.
         """
         place = check_output(folder)
-        table = pa.Table.from_pylist([{k: i.get(k) for k in ITEM_COLUMNS} for i in self.items], schema=_ITEM_SCHEMA)
-        write_atomic(place / ITEMS_FILE, lambda path: pq.write_table(table, path, compression="zstd"))
+        write_items(place / ITEMS_FILE, self.items)
         gallery = json.dumps(self.gallery, ensure_ascii=False)
         write_atomic(place / GALLERY_FILE, lambda path: path.write_text(gallery, encoding="utf-8"))
         # Last: where there is a results file, the others are complete.
@@ -224,11 +240,17 @@ class Report:
         return f"Report(model={self.name!r}, tasks={list(self.results['tasks'])!r})"
 
 
-def collect(results: Sequence[TaskResult]) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, list]]:
-    """Task results as the `tasks` part of a results file, rows of items and galleries."""
-    tasks = {result.task: plain(result.to_dict()) for result in results}
-    items = [item for result in results for item in result.items]
-    return tasks, items, {result.task: plain(result.gallery) for result in results if result.gallery}
+def write_items(path: Path, items: Iterable[dict[str, Any]]) -> None:
+    """Write a table of items as parquet, at once or not at all.
+
+    Args:
+        path (`Path`):
+            The file.
+        items (`Iterable[dict]`):
+            Rows with some or all of the columns `ITEM_COLUMNS`.
+    """
+    table = pa.Table.from_pylist([{k: i.get(k) for k in ITEM_COLUMNS} for i in items], schema=_ITEM_SCHEMA)
+    write_atomic(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
 
 
 def plain(value: Any) -> Any:

@@ -3,6 +3,10 @@
 Models are scored strictly: right means strictly higher than every wrong alternative, so a tie is wrong (and counted),
 and a score that is not a number stops the evaluation. Reference scorers, which tie by construction, are scored in
 expectation: a tie counts as if broken at random.
+
+Two scores that differ by at most `TIE_TOLERANCE` are a tie. Embeddings are float32: the same picture in another batch,
+or the same sum in another order, moves a cosine by some 1e-8 to 1e-7, and such noise must not decide what is right.
+Every comparison of scores goes through [`settle`] or the tolerance of [`rank_candidates`].
 """
 
 from __future__ import annotations
@@ -15,9 +19,32 @@ import numpy as np
 
 from ..errors import ArgumentError, EvaluationError
 
-# Scores of one matrix product that would be equal in exact arithmetic may differ in the last bits, by where the
-# columns fall in the kernel. For float64 products of unit vectors the difference stays below 1e-13.
-TIE_TOLERANCE = 1e-12
+# Well above the noise of float32 embeddings (1e-7 in a cosine), well below any difference that means something.
+TIE_TOLERANCE = 1e-6
+# Part of the version of every result, `<version of the task>.<SCORING_VERSION>`: raised with any change of the rules
+# here that alters scores. 1: scores within 1e-6 tie (before, pairs were compared exactly).
+SCORING_VERSION = "1"
+
+
+def settle(margins: np.ndarray, tolerance: float = TIE_TOLERANCE) -> np.ndarray:
+    """Differences of scores with those within the tolerance set to 0, so that `> 0` is right and `== 0` is a tie.
+
+    Args:
+        margins (`np.ndarray`):
+            Differences of scores.
+        tolerance (`float`, defaults to `TIE_TOLERANCE`):
+            Scores that differ by no more are tied.
+
+    Returns:
+        `np.ndarray` of the same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from vlcomp.evaluation.scoring import settle
+        >>> settle(np.array([0.25, 5e-8, -5e-8])).tolist()
+        [0.25, 0.0, 0.0]
+    """
+    return np.where(np.abs(margins) <= tolerance, 0.0, margins)
 
 
 def check_scores(scores: np.ndarray, item_ids: Sequence[Any] | None = None, *, what: str = "score") -> None:
@@ -53,9 +80,9 @@ class PairComparison:
         correct (`np.ndarray` of shape [items], bool):
             The true score is strictly higher.
         tie (`np.ndarray` of shape [items], bool):
-            Both scores are equal.
+            Both scores are equal, up to `TIE_TOLERANCE`.
         margin (`np.ndarray` of shape [items]):
-            True minus false score.
+            True minus false score, 0 for a tie.
     """
 
     correct: np.ndarray
@@ -98,7 +125,8 @@ def compare_pairs(
             "pass one of each for every item, and at least one item"
         )
     check_scores(np.stack([true_array, false_array], axis=1), item_ids)
-    return PairComparison(true_array > false_array, true_array == false_array, true_array - false_array)
+    margin = settle(true_array - false_array)
+    return PairComparison(margin > 0, margin == 0, margin)
 
 
 def strict_accuracy(
@@ -394,8 +422,8 @@ def winoground_scores(scores: np.ndarray, *, item_ids: Sequence[Any] | None = No
     if scores.ndim != 3 or scores.shape[1:] != (2, 2):
         raise ArgumentError(f"Winoground scores have shape {list(scores.shape)}; expected [items, 2, 2]")
     check_scores(scores, item_ids)
-    text = np.stack([scores[:, 0, 0] - scores[:, 0, 1], scores[:, 1, 1] - scores[:, 1, 0]], axis=1)
-    image = np.stack([scores[:, 0, 0] - scores[:, 1, 0], scores[:, 1, 1] - scores[:, 0, 1]], axis=1)
+    text = settle(np.stack([scores[:, 0, 0] - scores[:, 0, 1], scores[:, 1, 1] - scores[:, 1, 0]], axis=1))
+    image = settle(np.stack([scores[:, 0, 0] - scores[:, 1, 0], scores[:, 1, 1] - scores[:, 0, 1]], axis=1))
     return WinogroundOutcome(
         text=(text > 0).all(axis=1),
         image=(image > 0).all(axis=1),

@@ -3,11 +3,13 @@
 from .contrastive import contrastive_loss, sigmoid_contrastive_loss
 from .cross_modal_rank import cross_modal_rank_loss, rank_thresholds
 from .intra_modal import intra_modal_contrastive_loss
+from .knowledge import knowledge_loss
 
 __all__ = [
     "contrastive_loss",
     "cross_modal_rank_loss",
     "intra_modal_contrastive_loss",
+    "knowledge_loss",
     "rank_thresholds",
     "sigmoid_contrastive_loss",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..embeddings import Embedder
@@ -113,6 +113,134 @@ class EvaluatorTrainer(Trainer):
         finally:
             if absent:
                 self.eval_dataset = None
+
+
+class SuiteEvaluator:
+    """Headline metrics of a suite, or of tasks, on a subset of their items: for `evaluators=` of a trainer.
+
+    A suite measures composition, retrieval and zero-shot classification together, so that a gain in one that is paid
+    for with another is seen while training.
+
+    Args:
+        tasks (`str` or a list of task names or tasks, *optional*):
+            What to measure; the suite `"full"` if not given.
+        suite (`str`, *optional*):
+            The suite, where there are no `tasks`.
+        limit (`int`, defaults to 200):
+            About how many items of each task, the same ones each time.
+        data (`Any`, *optional*):
+            As in [`~vlcomp.evaluate`].
+        **options:
+            Options of the tasks, such as `split="validation"` for Scenes.
+
+    Raises:
+        ArgumentError: for an unknown task or option, or both `tasks` and `suite`.
+
+    Attributes:
+        left_out (`dict[str, str]`):
+            Tasks of the suite that are not measured, and why.
+
+    Example:
+        >>> from vlcomp import Embedder
+        >>> from vlcomp.testing import tiny_clip, tiny_processor
+        >>> from vlcomp.training.evaluators import SuiteEvaluator
+        >>> evaluator = SuiteEvaluator(["scenes/swap_object", "scenes/retrieval"], limit=10, size=20)
+        >>> sorted(evaluator(Embedder(tiny_clip(), tiny_processor())))
+        ['scenes/retrieval/image_to_text/recall@1', 'scenes/swap_object/accuracy']
+    """
+
+    name = "suite"
+
+    def __init__(
+        self,
+        tasks: Any = None,
+        *,
+        suite: str | None = None,
+        limit: int = 200,
+        data: Any = None,
+        **options: Any,
+    ) -> None:
+        from ..evaluation.suite import prepare_suite, prepare_tasks
+
+        if tasks is not None and suite is not None:
+            raise ArgumentError(f"suite={suite!r} chooses the tasks; leave tasks out, or pass only tasks")
+        # Reference scorers and galleries do not change while a model trains.
+        common = {"limit": limit, "references": False, "gallery": False, **options}
+        self.left_out: dict[str, str] = {}
+        if tasks is None:
+            self.tasks, self.left_out = prepare_suite(suite or "full", data=data, **common)
+        else:
+            self.tasks = prepare_tasks(tasks, data=data, optional=("references", "gallery", "limit"), **common)
+
+    def __call__(self, embedder: Embedder) -> dict[str, float]:
+        """Measure a model.
+
+        Args:
+            embedder ([`~vlcomp.Embedder`]):
+                The model.
+
+        Returns:
+            `dict[str, float]`: the headline metric of each task by its full name.
+        """
+        metrics = {}
+        for task in self.tasks:
+            result = task.run(embedder)
+            headline = result.headline or next(iter(result.scores))
+            metrics[f"{result.task}/{headline}"] = result.scores[headline].value
+        return metrics
+
+
+class EvaluationCallback(TrainerCallback):
+    """Measures a dual encoder at every evaluation of any `transformers.Trainer`.
+
+    Metrics are added to those that `trainer.evaluate()` returns, so `metric_for_best_model` can name one, and to the
+    log history. Trainers of vlcomp have `evaluators=` instead, which also reach the loggers. Evaluating leaves the
+    random numbers of training as they are.
+
+    Args:
+        evaluators (`list`):
+            Tasks, task names, functions of an Embedder, or a [`SuiteEvaluator`].
+        processor (`ProcessorMixin`, *optional*):
+            Of the model; the trainer's `processing_class` if not given.
+        batch_size (`int`, *optional*):
+            Inputs in one forward pass; `per_device_eval_batch_size` if not given.
+        fit (`str`, *optional*):
+            How pictures are brought to the model's shape.
+
+    Raises:
+        ArgumentError: if an evaluator is none of these.
+
+    Example:
+        >>> from vlcomp.training.evaluators import EvaluationCallback, SuiteEvaluator
+        >>> callback = EvaluationCallback([SuiteEvaluator(["scenes/retrieval"], size=20)])
+        >>> len(callback.evaluators)
+        1
+    """
+
+    def __init__(
+        self, evaluators: Any, processor: Any = None, *, batch_size: int | None = None, fit: str | None = None
+    ) -> None:
+        self.evaluators = resolve_evaluators(evaluators)
+        self.processor, self.batch_size, self.fit = processor, batch_size, fit
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Run the evaluators; called by the trainer."""
+        model, processor = base_model(kwargs["model"]), self.processor or kwargs.get("processing_class")
+        random_state = RandomState(model.parameters())
+        try:
+            found = run_evaluators(
+                self.evaluators,
+                model,
+                processor,
+                batch_size=self.batch_size or args.per_device_eval_batch_size,
+                fit=self.fit,
+            )
+        finally:
+            random_state.restore()
+        named = {f"eval_{name}": value for name, value in found.items()}
+        if kwargs.get("metrics") is not None:
+            kwargs["metrics"].update(named)
+        state.log_history.append({"step": state.global_step, "epoch": state.epoch, **named})
 
 
 def resolve_evaluators(evaluators: list[Any] | None) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..scoring import check_scores
+from ..scoring import check_scores, settle
 
 # ("it", i, t): image i with text t; ("tt", t, u): text t with text u.
 Cell = tuple[str, int, int]
@@ -230,7 +230,7 @@ def judge(items: Sequence[Item], rule: Rule, score: Scorer) -> Outcome:
         comparisons = rule(*shape)
         cells = {cell: score(positions, cell) for cell in dict.fromkeys(c for pair in comparisons for c in pair)}
         check_scores(np.stack(list(cells.values()), axis=1), [items[p].item_id for p in positions])
-        margins = np.stack([cells[high] - cells[low] for high, low in comparisons], axis=1)
+        margins = settle(np.stack([cells[high] - cells[low] for high, low in comparisons], axis=1))
         closest = margins.argmin(axis=1)
         at = np.array(positions)
         outcome.correct[at] = (margins > 0).all(axis=1)

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from ...errors import EvaluationError
+from ..scoring import TIE_TOLERANCE
 from ..task import Score
 
 _RESAMPLES = 2000
@@ -46,7 +47,7 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def auc(scores: np.ndarray, labels: np.ndarray, *, ties: float = 0.0, weights: np.ndarray | None = None) -> float:
-    """Probability that a true item scores higher than a false one.
+    """Probability that a true item scores higher than a false one, by more than `TIE_TOLERANCE`.
 
     Args:
         scores (`np.ndarray` of shape [items]):
@@ -70,8 +71,8 @@ def auc(scores: np.ndarray, labels: np.ndarray, *, ties: float = 0.0, weights: n
     weights = np.ones(len(scores)) if weights is None else weights
     order = np.argsort(scores[~labels], kind="stable")
     wrong, mass = scores[~labels][order], np.concatenate([[0.0], np.cumsum(weights[~labels][order])])
-    strictly = mass[np.searchsorted(wrong, scores[labels], side="left")]
-    at_most = mass[np.searchsorted(wrong, scores[labels], side="right")]
+    strictly = mass[np.searchsorted(wrong, scores[labels] - TIE_TOLERANCE, side="left")]
+    at_most = mass[np.searchsorted(wrong, scores[labels] + TIE_TOLERANCE, side="right")]
     total = weights[labels].sum() * mass[-1]
     if not total:
         return float("nan")
@@ -101,7 +102,11 @@ def auc_score(scores: np.ndarray, labels: np.ndarray, clusters: Sequence[Hashabl
         times = np.bincount(rng.integers(len(index), size=len(index)), minlength=len(index))
         draws.append(auc(scores, labels, weights=times[of].astype(float)))
     kept = np.array([x for x in draws if not np.isnan(x)])
-    tied = int(np.isin(scores[labels], scores[~labels]).sum())
+    wrong = np.sort(scores[~labels])
+    below, above = (
+        np.searchsorted(wrong, scores[labels] + s * TIE_TOLERANCE, side) for s, side in ((-1, "left"), (1, "right"))
+    )
+    tied = int((above > below).sum())
     if len(index) < 2 or len(kept) < 2:
         return Score(value, len(scores), ties=tied, chance=0.5)
     low, high = np.quantile(kept, (0.025, 0.975))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..encoding import check_model
-from ..scoring import check_scores
+from ..scoring import check_scores, settle
 from ..task import Score, TaskResult
 from .base import BenchmarkTask, Prepared
 from .comparisons import Item, Picture
@@ -110,11 +110,10 @@ class Vsr(BenchmarkTask):
         threshold = best_threshold(scores[dev], labels[dev])
         test = np.flatnonzero(~dev)
         clusters = [items[i].independent for i in test]
-        correct = np.where(labels, scores > threshold, scores < threshold)
+        margins = settle(scores - threshold)
+        correct = np.where(labels, margins > 0, margins < 0)
         found = {
-            "accuracy": Score.from_values(
-                correct[test], clusters, ties=int((scores[test] == threshold).sum()), chance=0.5
-            ),
+            "accuracy": Score.from_values(correct[test], clusters, ties=int((margins[test] == 0).sum()), chance=0.5),
         }
         if len(set(labels[test].tolist())) == 2:  # a small limit may leave only one kind
             found["auc"] = auc_score(scores[test], labels[test], clusters)
@@ -125,8 +124,8 @@ class Vsr(BenchmarkTask):
                 "subset": items[i].subset,
                 "cluster": str(items[i].independent),
                 "correct": bool(correct[i]),
-                "tie": bool(scores[i] == threshold),
-                "margin": float(scores[i] - threshold) * (1 if labels[i] else -1),
+                "tie": bool(margins[i] == 0),
+                "margin": float(margins[i]) * (1 if labels[i] else -1),
                 "true_score": float(scores[i]) if labels[i] else float(threshold),
                 "false_score": float(threshold) if labels[i] else float(scores[i]),
                 "text": items[i].texts[0] if labels[i] else None,

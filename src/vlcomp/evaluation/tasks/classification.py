@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -169,6 +170,9 @@ class ZeroShotClassification(Task):
         check_model(model)
         data = self.labelled
         warnings: list[str] = []
+        same = repeated_names(data.class_names)
+        if same:
+            warnings.append(f"{', '.join(same)}: the name of several classes each; their images tie, and are wrong")
         texts = Indexer()
         text_of = np.array([[texts(text) for text in self.texts_of(name)] for name in data.class_names])
         images = embed_images(model, data.images, data.image_names, warnings, progress=progress)
@@ -262,10 +266,25 @@ def read_class_names(names: str | os.PathLike[str] | Sequence[str] | None, folde
             f"class_names has {len(names)} names for {len(folders)} folders ({folders[0]!r} .. {folders[-1]!r}); "
             "give one for each, in the order of the sorted folders, or a JSON object from folder to name"
         )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ArgumentError(f"class_names has {twice!r} twice; such classes cannot be told apart, rename one")
     return names
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """Names that several classes share, as two of the official ImageNet list do.
+
+    Args:
+        names (`Sequence[str]`):
+            Name of each class.
+
+    Returns:
+        `list[str]`: each once, in order.
+
+    Example:
+        >>> from vlcomp.evaluation.tasks.classification import repeated_names
+        >>> repeated_names(["missile", "cup", "missile"])
+        ['missile']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _read_list(source: str | os.PathLike[str], argument: str) -> Any:
