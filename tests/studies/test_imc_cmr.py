@@ -52,9 +52,13 @@ def test_fine_tuning_runs_and_measures_on_validation(base, tmp_path, negatives):
     assert world == (negatives == "world") and record["rank_thresholds"]
 
 
+DIFFERENCES = {"objective", "imc_mode", "negative_types", "negatives", "interpolate"}
+
+
 def test_configurations_differ_only_where_their_names_say():
     for name, settings in STUDY.configurations.items():
-        assert set(settings) <= {"objective", "imc_mode", "negative_types", "negatives"}, name
+        assert set(settings) - set(imc_cmr._COMMON) - set(imc_cmr._WEIGHTS) <= DIFFERENCES, name
+        assert not settings or {name: settings[name] for name in imc_cmr._COMMON} == imc_cmr._COMMON
         if "without" in name:
             assert imc_cmr.HELD_OUT_TYPE not in settings["negative_types"]
     assert len(STUDY.seeds) == 5 and STUDY.seedless == ("base",)

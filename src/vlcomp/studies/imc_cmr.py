@@ -30,7 +30,7 @@ BASE_STEPS = 350
 STEPS = 400
 NUM_IMAGES = 40_000
 BATCH_SIZE = 128
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 2e-3
 HELD_OUT_TYPE = "swap_attribute"
 TRAINING_TYPES = ("replace_object", "replace_attribute", "replace_relation", "swap_object", "swap_attribute")
 TASKS = (
@@ -231,7 +231,7 @@ def _run(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]
 def _validate(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     """A run of the selection: measured on the validation split only."""
     base = pretrained_base(folder.parents[2] / "pretrained")  # that of the study, one folder up
-    settings = {"steps": STEPS, **settings}
+    settings = dict(settings)
     curve = fine_tune_on_scenes(
         base, folder / "model", seed=seed, eval_steps=settings["steps"] // 2, progress=False, **settings
     )
@@ -241,20 +241,25 @@ def _validate(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str,
     return {"metrics": last, "curve": curve}
 
 
-_BOTH = {"objective": "imc_cmr"}
+# Every setting that matters is in the result files, so that runs with others are not mixed in.
+_COMMON = {"steps": STEPS, "learning_rate": LEARNING_RATE, "max_negatives": 2}
+_WEIGHTS = {"imc_weight": 0.2, "cmr_weight": 0.2}
+_BOTH = {"objective": "imc_cmr", **_COMMON, **_WEIGHTS}
+_NEGCLIP = {"objective": "negclip", **_COMMON}
 _SEEN = [name for name in TRAINING_TYPES if name != HELD_OUT_TYPE]
 LADDER: dict[str, dict[str, Any]] = {
     "base": {},
-    "plain": {"objective": "plain"},
-    "NegCLIP": {"objective": "negclip"},
-    "NegCLIP + IMC": {"objective": "imc"},
-    "NegCLIP + CMR": {"objective": "cmr"},
+    "plain": {"objective": "plain", **_COMMON},
+    "NegCLIP": _NEGCLIP,
+    "NegCLIP + IMC": {**_BOTH, "objective": "imc"},
+    "NegCLIP + CMR": {**_BOTH, "objective": "cmr"},
     "IMC + CMR": _BOTH,
     "IMC + CMR, image anchor": {**_BOTH, "imc_mode": "image_anchor"},
     "IMC + CMR, as released": {**_BOTH, "imc_mode": "released"},
-    "NegCLIP, without swap-attribute": {"objective": "negclip", "negative_types": _SEEN},
+    "IMC + CMR, half-way back": {**_BOTH, "interpolate": 0.5},
+    "NegCLIP, without swap-attribute": {**_NEGCLIP, "negative_types": _SEEN},
     "IMC + CMR, without swap-attribute": {**_BOTH, "negative_types": _SEEN},
-    "NegCLIP, generated": {"objective": "negclip", "negatives": "generated"},
+    "NegCLIP, generated": {**_NEGCLIP, "negatives": "generated"},
     "IMC + CMR, generated": {**_BOTH, "negatives": "generated"},
 }
 _COLUMNS = {
@@ -265,6 +270,14 @@ _COLUMNS = {
     "scenes/retrieval/image_to_text/recall@1": "R@1 image to text",
     "scenes/retrieval/text_to_image/recall@1": "R@1 text to image",
     "scenes/classification/clean/accuracy": "zero-shot classification",
+}
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    **{f"weights {w}": {"imc_weight": w, "cmr_weight": w} for w in (0.05, 0.1, 0.5)},
+    "fixed logit scale": {"freeze_logit_scale": True},
+    "image anchor": {"imc_mode": "image_anchor"},
+    "as released": {"imc_mode": "released"},
 }
 
 
@@ -318,14 +331,19 @@ SELECTION = Study(
     version="1",
     configurations={
         **{
-            f"{title}, learning rate {rate}": {"objective": objective, "learning_rate": rate}
-            for title, objective in (("NegCLIP", "negclip"), ("IMC + CMR", "imc_cmr"))
+            f"{title}, learning rate {rate}": {**settings, "learning_rate": rate}
+            for title, settings in (("NegCLIP", _NEGCLIP), ("IMC + CMR", _BOTH))
             for rate in (1e-3, 2e-3, 4e-3)
         },
-        **{f"IMC + CMR, weights {w}": {**_BOTH, "imc_weight": w, "cmr_weight": w} for w in (0.1, 0.5)},
-        "IMC + CMR, image anchor": {**_BOTH, "imc_mode": "image_anchor"},
-        "IMC + CMR, as released": {**_BOTH, "imc_mode": "released"},
-        "IMC + CMR, fixed logit scale": {**_BOTH, "freeze_logit_scale": True},
+        **{
+            f"IMC + CMR, {title}, learning rate {rate}": {**_BOTH, "learning_rate": rate, **settings}
+            for rate, variants in (
+                (1e-3, ("weights 0.5", "fixed logit scale", "image anchor", "as released")),
+                (2e-3, ("weights 0.05", "weights 0.1", "image anchor", "as released")),
+            )
+            for title, settings in _VARIANTS.items()
+            if title in variants
+        },
     },
     seeds=(0,),
     run=_validate,
