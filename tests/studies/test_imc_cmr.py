@@ -57,6 +57,9 @@ DIFFERENCES = {"objective", "imc_mode", "negative_types", "negatives", "interpol
 
 def test_configurations_differ_only_where_their_names_say():
     for name, settings in STUDY.configurations.items():
+        length = imc_cmr.LONG if "twice" in name else imc_cmr.STEPS
+        assert settings.get("steps", length) == length, name
+        settings = {**settings, "steps": imc_cmr.STEPS} if settings else settings
         assert set(settings) - set(imc_cmr._COMMON) - set(imc_cmr._WEIGHTS) <= DIFFERENCES, name
         assert not settings or {name: settings[name] for name in imc_cmr._COMMON} == imc_cmr._COMMON
         if "without" in name:

@@ -108,7 +108,8 @@ def run_study(
             known = ", ".join(map(repr, close))
             raise ArgumentError(f"configuration {name!r} is not part of the study; known: {known}")
     seeds = list(study.seeds if seeds is None else seeds)
-    plan = [(name, seed) for seed in seeds for name in names if name not in study.seedless or seed == seeds[0]]
+    plan = [(name, study.seeds[0]) for name in names if name in study.seedless]
+    plan += [(name, seed) for seed in seeds for name in names if name not in study.seedless]
     root = Path(output)
     results = []
     # Files of all runs are read before the first new run starts: a stale one should not be found hours later.
