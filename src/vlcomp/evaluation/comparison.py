@@ -99,8 +99,12 @@ class Column:
                     "cannot be compared; evaluate them with one version of vlcomp"
                 )
             metrics = [m for m in entries[0]["scores"] if all(m in entry["scores"] for entry in entries)]
+            parts = [{(p["metric"], p["by"], p["group"]): p for p in e.get("breakdown", [])} for e in entries]
+            shared = [key for key in parts[0] if all(key in found for found in parts)]
             tasks[task] = {
-                **entries[0],
+                # What runs may have been trained on differs; it stays with each of them.
+                **{name: value for name, value in entries[0].items() if name != "leakage"},
+                "breakdown": [_mean_score([found[key] for found in parts]) for key in shared],
                 "scores": {m: _mean_score([entry["scores"][m] for entry in entries]) for m in metrics},
                 "warnings": list(dict.fromkeys(w for entry in entries for w in entry.get("warnings", []))),
             }

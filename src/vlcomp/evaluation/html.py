@@ -47,6 +47,7 @@ from .layout import (
     words,
 )
 from .page import SCRIPT, STYLE
+from .shortcuts import breakdown_table, leakage_table, left_out_lines
 
 if TYPE_CHECKING:
     from .results import Report
@@ -113,6 +114,7 @@ def render_html(
         _warnings(columns),
         _summary(columns),
         _trade_offs(columns),
+        _leakage(columns),
         *(_section(key, tasks, columns, against, unfolded=i == 0) for i, (key, tasks) in enumerate(sections.items())),
     ]
     if gallery:
@@ -264,6 +266,7 @@ def _section(
         _fold("Table", _table(rows, columns, scorers), unfolded=unfolded),
     ]
     parts += [_published(task, columns, several=len(tasks) > 1) for task in tasks]
+    parts += [_breakdown(task, columns, several=len(tasks) > 1) for task in tasks]
     for column, by_task in against:
         compared = [by_task[task] for task in tasks if task in by_task]
         parts.append(_differences(key, column, columns[0], compared, unfolded=unfolded))
@@ -344,6 +347,28 @@ def _published(task: str, columns: Sequence[Column], *, several: bool) -> str:
     return _fold(f"Beside published scores{where}", f'{content}<div class="sources">{notes}<ul>{sources}</ul></div>')
 
 
+def _breakdown(task: str, columns: Sequence[Column], *, several: bool) -> str:
+    table = breakdown_table(task, columns)
+    if table is None:
+        return ""
+    rows = [(name, [escape(cell) for cell in cells]) for name, *cells in table.rows]
+    where = f": {words(task)}" if several else ""
+    content = _html_table(table.header, rows, label="scores by caption length and words in common")
+    return _fold(f"By caption length and words in common{where}", content)
+
+
+def _leakage(columns: Sequence[Column]) -> str:
+    table = leakage_table(columns)
+    if table is None:
+        return ""
+    rows = [(name, [escape(cell) for cell in cells]) for name, *cells in table.rows]
+    return (
+        '<section class="task"><h2>Training pictures in the benchmarks</h2><p class="quiet">Pictures of each '
+        "benchmark that are also in the training folder, by their look (a perceptual hash) or only by their name.</p>"
+        f"{_html_table(table.header, rows, label='pictures of benchmarks in the training folder')}</section>\n"
+    )
+
+
 def _differences(key: str, column: Column, base: Column, compared: Sequence[TaskComparison], *, unfolded: bool) -> str:
     lines = list(labelled_differences(key, compared))
     notes = "".join(
@@ -416,6 +441,10 @@ def _notes(columns: Sequence[Column], *, compared: bool) -> str:
         )
     if citations:
         parts.append(f"<p>Benchmarks: {escape('; '.join(citations))}.</p>")
+    left_out = left_out_lines(columns)
+    if left_out:
+        items = "".join(f"<li>{escape(line)}</li>" for line in left_out)
+        parts.append(_fold(f"{len(left_out)} tasks of the suite left out, and why", f"<ul>{items}</ul>"))
     for column in columns:
         for member in column.members:
             settings = {k: v for k, v in member.results["settings"].items() if v is not None and k != "tasks"}

@@ -26,8 +26,10 @@ from .layout import (
     trade_offs,
     used_scorers,
     warning_lines,
+    words,
 )
 from .results import Report, check_output, markdown_table, write_atomic
+from .shortcuts import breakdown_table, leakage_table, left_out_lines
 
 
 def write_markdown(
@@ -102,10 +104,12 @@ def render_markdown(
         parts.append(f"## {section_title(key)}")
         parts.append(_scores(key, tasks, columns))
         parts += [text for task in tasks for text in _published(task, columns)]
+        parts += [text for task in tasks for text in _breakdown(task, columns)]
         for column, by_task in against:
             compared = [by_task[task] for task in tasks if task in by_task]
             parts += _differences(column, columns[0], compared, key)
     parts += _trade_offs(columns)
+    parts += _leakage(columns)
     parts += _notes(columns)
     return "\n\n".join(parts) + "\n"
 
@@ -145,6 +149,23 @@ def _published(task: str, columns: Sequence[Column]) -> list[str]:
         markdown_table(["score", *map(_cell, table.header)], rows),
         "\n".join(f"- {_cell(line)}" for line in lines),
     ]
+
+
+def _breakdown(task: str, columns: Sequence[Column]) -> list[str]:
+    table = breakdown_table(task, columns)
+    if table is None:
+        return []
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    header = [_cell(cell) for cell in table.header]
+    return [f"{words(task)}, by caption length and words in common:", markdown_table(header, rows)]
+
+
+def _leakage(columns: Sequence[Column]) -> list[str]:
+    table = leakage_table(columns)
+    if table is None:
+        return []
+    rows = [[_cell(cell) for cell in row] for row in table.rows]
+    return ["## Training pictures in the benchmarks", markdown_table(table.header, rows)]
 
 
 def _differences(column: Column, base: Column, compared: Sequence[TaskComparison], key: str) -> list[str]:
@@ -193,5 +214,6 @@ def _notes(columns: Sequence[Column]) -> list[str]:
     ]
     lines.append("Scores are strict: ties are wrong. Intervals are 95 % bootstrap intervals over clusters of items.")
     used = {s for c in columns for result in c.report.results["tasks"].values() for s in result["references"]}
+    lines += [f"left out: {line}" for line in left_out_lines(columns)]
     lines += [f"{label}: {meaning}." for scorer, (label, meaning) in SCORERS.items() if scorer in used]
     return ["## Notes", "\n".join(f"- {_cell(line)}" for line in lines)]

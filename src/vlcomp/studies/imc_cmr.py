@@ -22,7 +22,7 @@ from ..training import ImcCmrTrainer, ImcCmrTrainingArguments
 from .blind import choice_with_and_without_pictures
 from .clip import IMAGE_SIZE, SELECTION_METRIC, measure_on_scenes, pretrain_on_scenes
 from .frame import Study
-from .imc_cmr_emoji import EMOJI
+from .imc_cmr_emoji import EMOJI, EMOJI_SELECTION
 
 # The base is pre-trained briefly (R@1 about 0.5): one that has converged to a bag of words, as after the 700 and 2,100
 # steps of the study `clip`, did not leave it within 450 to 900 steps of any objective that was tried.
@@ -385,7 +385,7 @@ STUDY = Study(
     ),
     details=_details,
     seedless=("base",),
-    parts={"selection": SELECTION, "emoji": EMOJI},
+    parts={"selection": SELECTION, "emoji": EMOJI, "emoji-selection": EMOJI_SELECTION},
 )
 
 

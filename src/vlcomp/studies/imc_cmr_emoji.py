@@ -94,7 +94,7 @@ def _base(folder: Path, rows: datasets.Dataset) -> Path:
 
 def _run(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str, Any]:
     train, validation, test = _rows()
-    model = _base(folder.parents[1] / "pretrained", train)
+    model = _base(folder.parents[2] / "emoji-base", train)  # one for both parts
     settings = dict(settings)
     held_out = validation if settings.pop("split", "test") == "validation" else test
     if settings:
@@ -120,28 +120,48 @@ def _text_only(train: datasets.Dataset) -> dict[str, float]:
     return classifier_accuracy(captions, _negatives(captions, captions, [TRAINED, LEFT_OUT]))
 
 
+_LADDER = {"plain": "plain", "NegCLIP": "negclip", "IMC + CMR": "imc_cmr"}
+_COLUMNS = {
+    "retrieval/image_to_text/recall@1": "R@1 image to text",
+    "retrieval/text_to_image/recall@1": "R@1 text to image",
+    f"{LEFT_OUT}/choice": f"{LEFT_OUT} (rule left out)",
+    f"{LEFT_OUT}/choice_shuffled": "with shuffled pictures",
+    f"{LEFT_OUT}/text_only_classifier": "text-only classifier",
+    f"{TRAINED}/choice": f"{TRAINED} (rule trained)",
+    f"{TRAINED}/choice_shuffled": "with shuffled pictures",
+    f"{TRAINED}/text_only_classifier": "text-only classifier",
+}
+
+EMOJI_SELECTION = Study(
+    name="imc-cmr",
+    title="Generated negatives on emoji: settings, on the validation split",
+    version="1",
+    configurations={
+        "base": {"split": "validation"},
+        **{
+            f"{title}, learning rate {rate}": {"objective": objective, "learning_rate": rate, "split": "validation"}
+            for title, objective in _LADDER.items()
+            for rate in (1e-4, 3e-4, 1e-3)
+        },
+    },
+    seeds=(0,),
+    run=_run,
+    columns=_COLUMNS,
+    notes=f"Validation split, one seed. Chosen by retrieval of the plain objective: learning rate {LEARNING_RATE}.",
+    seedless=("base",),
+)
+
 EMOJI = Study(
     name="imc-cmr",
     title="Generated negatives on emoji",
     version="1",
     configurations={
         "base": {},
-        "plain": {"objective": "plain"},
-        "NegCLIP": {"objective": "negclip"},
-        "IMC + CMR": {"objective": "imc_cmr"},
+        **{title: {"objective": objective, "learning_rate": LEARNING_RATE} for title, objective in _LADDER.items()},
     },
     seeds=(0, 1, 2, 3, 4),
     run=_run,
-    columns={
-        "retrieval/image_to_text/recall@1": "R@1 image to text",
-        "retrieval/text_to_image/recall@1": "R@1 text to image",
-        f"{LEFT_OUT}/choice": f"{LEFT_OUT} (rule left out)",
-        f"{LEFT_OUT}/choice_shuffled": "with shuffled pictures",
-        f"{LEFT_OUT}/text_only_classifier": "text-only classifier",
-        f"{TRAINED}/choice": f"{TRAINED} (rule trained)",
-        f"{TRAINED}/choice_shuffled": "with shuffled pictures",
-        f"{TRAINED}/text_only_classifier": "text-only classifier",
-    },
+    columns=_COLUMNS,
     notes=(
         "Held-out emoji, split by base name. One base (small CLIP, 15 epochs from scratch), 5 epochs of fine-tuning "
         f"with negatives of the rule {TRAINED!r} made by the generator from the training captions; those of the rule "
