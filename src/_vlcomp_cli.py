@@ -19,9 +19,13 @@ VERBS = {
     "train": "fine-tune or pre-train a model on image-caption data",
     "evaluate": "measure a model on benchmark tasks",
     "classify": "zero-shot classification of pictures",
+    "analyze": "ease of learning, smoothness, codebook and topography of a model or a run",
     "negatives": "make hard-negative captions for a data set",
     "report": "one page from the results of one or more evaluations",
     "reproduce": "run a method's study (configurations x seeds) and print its table",
+    "push": "publish a model or generated negatives on the Hugging Face Hub",
+    "cards": "write a model card for each method from its study's results",
+    "convert": "checkpoints of OpenAI, open_clip, Iterated-CLIP, MaPLe, COMMA to our layout, or back",
     "tasks": "list the benchmark tasks",
     "doctor": "what is installed: versions, device, cache, benchmark files and images",
 }

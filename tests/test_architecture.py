@@ -14,6 +14,7 @@ ROOT = Path(vlcomp.__file__).parent
 LAYERS = [
     {"cli"},
     {"studies", "pipelines"},
+    {"analysis", "protocols"},
     {"training"},
     {"hub"},
     {"evaluation", "metrics"},

@@ -11,8 +11,12 @@ from .registration import register
 _LAZY: dict[str, str] = {
     "CommaConfig": "models.comma",
     "CommaModel": "models.comma",
+    "CommaTrainer": "training",
+    "CommaTrainingArguments": "training",
     "ContrastiveTrainer": "training",
     "ContrastiveTrainingArguments": "training",
+    "DiscriminativeLVLMTrainer": "training",
+    "DiscriminativeLVLMTrainingArguments": "training",
     "Embedder": "embeddings",
     "ImcCmrCLIPConfig": "models.imc_cmr_clip",
     "ImcCmrCLIPModel": "models.imc_cmr_clip",
@@ -31,6 +35,7 @@ _LAZY: dict[str, str] = {
     "load_captioned": "data",
     "load_embedder": "embeddings",
     "load_scenes": "data.scenes",
+    "push_to_hub": "hub.push",
 }
 _SUBMODULES = ("data", "embeddings", "errors", "evaluation", "losses", "models", "pipelines", "testing", "training")
 

@@ -18,11 +18,19 @@ class _Model:
     config: str
     model: str
     processes_like: str  # configuration class in transformers
+    processor: str | None = None  # class of the folder, where it has its own
 
 
 # A method adds one line.
 _MODELS = (
     _Model("comma", "CommaConfig", "CommaModel", processes_like="CLIPConfig"),
+    _Model(
+        "discriminative_lvlm",
+        "DiscriminativeLVLMConfig",
+        "DiscriminativeLVLMModel",
+        processes_like="LlavaConfig",
+        processor="DiscriminativeLVLMProcessor",
+    ),
     _Model("imc_cmr_clip", "ImcCmrCLIPConfig", "ImcCmrCLIPModel", processes_like="CLIPConfig"),
     _Model("iterated_clip", "IteratedCLIPConfig", "IteratedCLIPModel", processes_like="CLIPConfig"),
 )
@@ -47,7 +55,8 @@ def register() -> None:
         AutoModelForZeroShotImageClassification.register(config, model, exist_ok=True)
         # These decide where a folder does not name its classes. Without the first, AutoProcessor silently gives only
         # the tokenizer.
-        AutoProcessor.register(config, PROCESSOR_MAPPING[like], exist_ok=True)
+        processor = getattr(module, row.processor) if row.processor else PROCESSOR_MAPPING[like]
+        AutoProcessor.register(config, processor, exist_ok=True)
         AutoTokenizer.register(config, TOKENIZER_MAPPING[like], exist_ok=True)
         # Touching a class that needs torchvision prints a warning where there is none.
         backends = {

@@ -33,7 +33,10 @@ from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2Imag
 
 from .data.tokenization import train_clip_tokenizer
 from .errors import ArgumentError
-from .models.from_scratch import new_clip, new_processor
+from .models.discriminative_lvlm import DiscriminativeLVLMProcessor
+from .models.from_scratch import new_clip, new_iterated_clip, new_processor
+from .models.iterated_clip import IteratedCLIPModel
+from .models.tiny_lvlm import LVLM_KINDS, new_lvlm_image_processor, new_lvlm_tokenizer, new_tiny_lvlm
 
 KINDS = ("clip", "siglip", "siglip2")
 
@@ -190,6 +193,40 @@ def tiny_clip(seed: int = 0, dtype: torch.dtype = torch.float32, **over: Any) ->
     return new_clip(tokenizer, **{**sizes, **over}, seed=seed).to(dtype)
 
 
+def tiny_iterated_clip(seed: int = 0, dtype: torch.dtype = torch.float32, **over: Any) -> IteratedCLIPModel:
+    """Build a random `IteratedCLIPModel` for 32 px pictures that fits `tiny_tokenizer()`.
+
+    Args:
+        seed (`int`, defaults to 0):
+            Seed of the weights.
+        dtype (`torch.dtype`, defaults to `torch.float32`):
+            Type of the weights.
+        **over:
+            Passed to [`~vlcomp.models.from_scratch.new_iterated_clip`] instead of the tiny values (24 codes,
+            temperature 2, and those of [`tiny_clip`]); `use_codebook=False` gives the plain head.
+
+    Returns:
+        `IteratedCLIPModel`: in evaluation mode.
+
+    Example:
+        >>> from vlcomp.testing import tiny_iterated_clip
+        >>> tiny_iterated_clip().codebook.weight.shape
+        torch.Size([24, 32])
+    """
+    tokenizer = over.pop("tokenizer", None) or tiny_tokenizer()
+    sizes = {
+        "image_size": _IMAGE_SIZE,
+        "patch_size": _PATCH_SIZE,
+        "width": _WIDTH,
+        "layers": 2,
+        "heads": 4,
+        "projection_dim": _WIDTH,
+        "codebook_size": 24,
+        "temperature": 2.0,
+    }
+    return new_iterated_clip(tokenizer, **{**sizes, **over}, seed=seed).to(dtype)
+
+
 def tiny_siglip(seed: int = 0) -> SiglipModel:
     """Build a random `SiglipModel` for 32 px pictures that fits `tiny_siglip_tokenizer()`.
 
@@ -294,6 +331,80 @@ def save_tiny_checkpoint(folder: str | Path, kind: str = "clip", seed: int = 0) 
     folder = Path(folder)
     tiny_model(kind, seed).save_pretrained(folder)
     tiny_processor(kind).save_pretrained(folder)
+    return folder
+
+
+def tiny_lvlm(kind: str = "llava", seed: int = 0) -> PreTrainedModel:
+    """Build a random generative LVLM that fits `tiny_lvlm_processor(kind)`.
+
+    Args:
+        kind (`str`, defaults to `"llava"`):
+            One of `LVLM_KINDS`: `"llava"`, `"llava_next"`, `"llava_onevision"`, `"qwen2_vl"`, `"qwen2_5_vl"`.
+        seed (`int`, defaults to 0):
+            Seed of the weights.
+
+    Returns:
+        `PreTrainedModel`: in evaluation mode.
+
+    Raises:
+        ArgumentError: for another `kind`.
+    """
+    return new_tiny_lvlm(kind, new_lvlm_tokenizer(kind, _corpus()), seed)
+
+
+def tiny_llava(seed: int = 0) -> PreTrainedModel:
+    """Build a random `LlavaForConditionalGeneration` that fits `tiny_lvlm_processor("llava")`.
+
+    Args:
+        seed (`int`, defaults to 0):
+            Seed of the weights.
+
+    Returns:
+        `LlavaForConditionalGeneration`: in evaluation mode.
+    """
+    return tiny_lvlm("llava", seed)
+
+
+def tiny_lvlm_processor(kind: str = "llava") -> DiscriminativeLVLMProcessor:
+    """Build the processor of `tiny_lvlm(kind)`, with a chat template; without torchvision.
+
+    Args:
+        kind (`str`, defaults to `"llava"`):
+            One of `LVLM_KINDS`.
+
+    Returns:
+        `DiscriminativeLVLMProcessor`
+
+    Raises:
+        ArgumentError: for another `kind`.
+    """
+    tokenizer = new_lvlm_tokenizer(kind, _corpus())
+    return DiscriminativeLVLMProcessor(
+        new_lvlm_image_processor(kind), tokenizer, chat_template=tokenizer.chat_template
+    )
+
+
+def save_tiny_lvlm(folder: str | Path, kind: str = "llava", seed: int = 0) -> Path:
+    """Write a tiny LVLM, its tokenizer and its image processor, as a base for `DiscriminativeLVLMModel.from_lvlm`.
+
+    Args:
+        folder (`str` or `Path`):
+            Where to write; made if missing.
+        kind (`str`, defaults to `"llava"`):
+            One of `LVLM_KINDS`.
+        seed (`int`, defaults to 0):
+            Seed of the weights.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        ArgumentError: for another `kind`.
+    """
+    folder, processor = Path(folder), tiny_lvlm_processor(kind)
+    tiny_lvlm(kind, seed).save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, CLIPTokenizer
 
 from vlcomp.data.tokenization import BOS, EOS, text_padding, train_clip_tokenizer
 from vlcomp.errors import DataError
+from vlcomp.models.comma import CommaConfig
 from vlcomp.models.from_scratch import new_clip
 from vlcomp.testing import tiny_captions, tiny_clip, tiny_processor, tiny_siglip, tiny_siglip_tokenizer
 
@@ -131,6 +132,11 @@ def test_padding_rules():
         "truncation": True,
         "max_length": 32,
     }
+    # Prompts of the model's own leave a text less room.
+    prompted = CommaConfig(**{**tiny_clip().config.to_dict(), "n_ctx": 3})
+    assert text_padding(tiny_processor("clip"), prompted)["max_length"] == 29
+    prompted.prompt_variant = "deep-vision"
+    assert text_padding(tiny_processor("clip"), prompted)["max_length"] == 32
     fixed = {"padding": "max_length", "truncation": True, "max_length": 64}
     assert text_padding(tiny_processor("siglip"), tiny_siglip().config) == fixed
     assert text_padding(tiny_processor("siglip")) == text_padding(tiny_processor("siglip2")) == fixed

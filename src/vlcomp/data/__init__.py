@@ -6,6 +6,7 @@ from typing import Any
 # Loaded on first use: whoever only needs `data.images` should not pay for importing datasets.
 _LAZY: dict[str, str] = {
     "NEGATIVE_TYPES": "collator",
+    "CaptionsByLengthCollator": "captions_by_length",
     "ContrastiveCollator": "collator",
     "ImageClasses": "folders",
     "NegativeGenerator": "negatives",

@@ -84,7 +84,8 @@ def text_padding(tokenizer_or_processor: Any, model_config: Any = None) -> dict[
         tokenizer_or_processor (`PreTrainedTokenizerBase` or `ProcessorMixin`):
             Gives the length where the configuration does not; its class tells the family if there is no configuration.
         model_config (`PreTrainedConfig`, *optional*):
-            Configuration of the model; its `model_type` and text positions decide.
+            Configuration of the model; its `model_type` and text positions decide, less what prompts take of these
+            (`max_text_length`).
 
     Returns:
         `dict[str, Any]`: keyword arguments for calling the tokenizer: `padding`, `truncation` and, unless neither side
@@ -101,7 +102,9 @@ def text_padding(tokenizer_or_processor: Any, model_config: Any = None) -> dict[
     tokenizer = getattr(tokenizer_or_processor, "tokenizer", tokenizer_or_processor)
     text_config = getattr(model_config, "text_config", None) or model_config
     positions = _field(text_config, "max_position_embeddings")
-    limits = [length for length in (positions, _sane_length(tokenizer)) if length]
+    # A model that puts prompts of its own beside a text says how many tokens are left for it.
+    room = _field(model_config, "max_text_length")
+    limits = [length for length in (positions, room, _sane_length(tokenizer)) if length]
     if model_config is None:
         names = f"{type(tokenizer_or_processor).__name__} {type(tokenizer).__name__}".lower()
         fixed = "siglip" in names

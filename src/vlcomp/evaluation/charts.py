@@ -116,6 +116,8 @@ def mark_shape(scorer: str) -> str:
         "text_only": '<circle r="4.6"/>',
         "text_only_classifier": '<path d="M0 -5.5L5 4H-5Z"/>',
         "majority": '<path d="M0 5.5L5 -4H-5Z"/>',
+        "shuffled_words": '<path d="M-2 -6h4v4h4v4h-4v4h-4v-4h-4v-4h4Z"/>',
+        "language_model": '<path d="M-5.2 3V-3L0 -6L5.2 -3V3L0 6Z"/>',
     }
     return shapes.get(scorer, '<rect x="-4.5" y="-4.5" width="9" height="9"/>')
 

@@ -1,7 +1,9 @@
 """Trainers, and the parts they are made of."""
 
 from .arguments import ContrastiveTrainingArguments
+from .comma import CommaTrainer, CommaTrainingArguments
 from .contrastive import ContrastiveTrainer
+from .discriminative_lvlm import DiscriminativeLVLMTrainer, DiscriminativeLVLMTrainingArguments
 from .distributed import gather_embeddings
 from .evaluators import EvaluationCallback, SuiteEvaluator
 from .grad_cache import cached_backward, split_batch
@@ -10,8 +12,12 @@ from .iterated_clip import IteratedCLIPTrainer, IteratedCLIPTrainingArguments
 from .sampler import UniqueImageBatchSampler
 
 __all__ = [
+    "CommaTrainer",
+    "CommaTrainingArguments",
     "ContrastiveTrainer",
     "ContrastiveTrainingArguments",
+    "DiscriminativeLVLMTrainer",
+    "DiscriminativeLVLMTrainingArguments",
     "EvaluationCallback",
     "ImcCmrTrainer",
     "ImcCmrTrainingArguments",

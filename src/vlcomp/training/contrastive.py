@@ -32,6 +32,7 @@ from .evaluators import EvaluatorTrainer, resolve_evaluators
 from .grad_cache import cached_backward, split_batch
 from .interpolation import StartingWeights
 from .optim import decay_parameter_names, freeze_tower, layer_scales, scale_learning_rates
+from .publishing import PublishingTrainer
 from .sampler import UniqueImageBatchSampler
 from .setup import check_arguments, check_datasets, load_model, make_generator
 
@@ -43,7 +44,7 @@ Embeds = dict[str, torch.Tensor]
 _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
-class ContrastiveTrainer(EvaluatorTrainer):
+class ContrastiveTrainer(PublishingTrainer, EvaluatorTrainer):
     """Trains CLIP, SigLIP and models built like them with an image-text contrastive loss.
 
     A `transformers.Trainer`: logging, checkpoints, resuming, schedules, mixed precision and several processes work
@@ -376,18 +377,6 @@ class ContrastiveTrainer(EvaluatorTrainer):
         if not folder.exists():
             self._save_checkpoint(self.model, None)
         return folder
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository that `push_to_hub` needs; see `transformers.Trainer.init_hf_repo`."""
-        try:
-            super().init_hf_repo(token, private)
-        # From a missing network to a missing login: every cause has another class, in three libraries.
-        except Exception as error:
-            cause = " ".join(str(error).split()) or type(error).__name__
-            raise ArgumentError(
-                f"push_to_hub: the repository cannot be made on the hub ({cause}); log in with `hf auth login`, check "
-                "hub_model_id and the network, or leave push_to_hub out"
-            ) from error
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of `per_device_train_batch_size` rows, an image at most once in the batch of all processes."""
