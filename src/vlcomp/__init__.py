@@ -17,6 +17,9 @@ _LAZY: dict[str, str] = {
     "ContrastiveTrainingArguments": "training",
     "DiscriminativeLVLMTrainer": "training",
     "DiscriminativeLVLMTrainingArguments": "training",
+    "DiscriminativeLVLMConfig": "models.discriminative_lvlm",
+    "DiscriminativeLVLMModel": "models.discriminative_lvlm",
+    "DiscriminativeLVLMProcessor": "models.discriminative_lvlm",
     "Embedder": "embeddings",
     "ImcCmrCLIPConfig": "models.imc_cmr_clip",
     "ImcCmrCLIPModel": "models.imc_cmr_clip",
@@ -37,7 +40,18 @@ _LAZY: dict[str, str] = {
     "load_scenes": "data.scenes",
     "push_to_hub": "hub.push",
 }
-_SUBMODULES = ("data", "embeddings", "errors", "evaluation", "losses", "models", "pipelines", "testing", "training")
+_SUBMODULES = (
+    "data",
+    "embeddings",
+    "errors",
+    "evaluation",
+    "losses",
+    "metrics",
+    "models",
+    "pipelines",
+    "testing",
+    "training",
+)
 
 __all__ = ["__version__", *sorted(_LAZY)]
 

@@ -1,0 +1,1 @@
+"""The metric `strict_pair_accuracy`."""
