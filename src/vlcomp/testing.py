@@ -36,7 +36,7 @@ from .errors import ArgumentError
 from .models.discriminative_lvlm import DiscriminativeLVLMProcessor
 from .models.from_scratch import new_clip, new_iterated_clip, new_processor
 from .models.iterated_clip import IteratedCLIPModel
-from .models.tiny_lvlm import LVLM_KINDS, new_lvlm_image_processor, new_lvlm_tokenizer, new_tiny_lvlm
+from .models.tiny_lvlm import new_lvlm_image_processor, new_lvlm_tokenizer, new_tiny_lvlm
 
 KINDS = ("clip", "siglip", "siglip2")
 
