@@ -37,6 +37,12 @@ class Method:
             Function that adds the method's rows to `vlcomp demo`.
         paper (`str`, *optional*):
             arXiv identifier.
+        data (`str`, defaults to `"captions"`):
+            What it learns from: images with `"captions"`, or with `"labels"`.
+        new (`str`, defaults to `new_clip`):
+            Function that makes an untrained model, for `vlcomp train METHOD --from-scratch`.
+        options (`tuple[tuple[str, type, str], ...]`):
+            Its arguments beyond those of `new_clip` that are options of the command: name, type and help.
     """
 
     name: str
@@ -48,9 +54,12 @@ class Method:
     study: str | None = None
     demo: str | None = None
     paper: str | None = None
+    data: str = "captions"
+    new: str = "vlcomp.models.from_scratch:new_clip"
+    options: tuple[tuple[str, type, str], ...] = ()
 
     def load(self, part: str) -> Any:
-        """Import a part: `model`, `trainer`, `arguments`, `study` or `demo`."""
+        """Import a part: `model`, `trainer`, `arguments`, `study`, `demo` or `new`."""
         module, attribute = getattr(self, part).split(":")
         return getattr(importlib.import_module(module), attribute)
 
@@ -79,6 +88,45 @@ METHODS: dict[str, Method] = {
             study="vlcomp.studies.imc_cmr:STUDY",
             demo="vlcomp.studies.imc_cmr:demo",
             paper="2306.08832",
+        ),
+        Method(
+            name="iterated-clip",
+            title="Iterated-CLIP",
+            model="vlcomp.models.iterated_clip:IteratedCLIPModel",
+            trainer="vlcomp.training:IteratedCLIPTrainer",
+            arguments="vlcomp.training:IteratedCLIPTrainingArguments",
+            example="examples/train_iterated_clip.py",
+            study="vlcomp.studies.iterated_clip:STUDY",
+            demo="vlcomp.studies.iterated_clip:demo",
+            paper="2404.02145",
+            new="vlcomp.models.from_scratch:new_iterated_clip",
+            options=(
+                ("codebook_size", int, "number of codes (small: 512)"),
+                ("temperature", float, "temperature of the codebook (default: 1000 / 4096 for each code)"),
+                ("use_codebook", bool, "whether there is a codebook; without one it is a plain CLIP"),
+            ),
+        ),
+        Method(
+            name="comma",
+            title="COMMA",
+            model="vlcomp.models.comma:CommaModel",
+            trainer="vlcomp.training:CommaTrainer",
+            arguments="vlcomp.training:CommaTrainingArguments",
+            example="examples/train_comma.py",
+            study="vlcomp.studies.comma:STUDY",
+            demo="vlcomp.studies.comma:demo",
+            paper="2401.00268",
+            data="labels",
+        ),
+        Method(
+            name="discriminative-lvlm",
+            title="Discriminative LVLM",
+            model="vlcomp.models.discriminative_lvlm:DiscriminativeLVLMModel",
+            trainer="vlcomp.training:DiscriminativeLVLMTrainer",
+            arguments="vlcomp.training:DiscriminativeLVLMTrainingArguments",
+            example="examples/train_discriminative_lvlm.py",
+            study="vlcomp.studies.discriminative_lvlm:STUDY",
+            paper="2412.04378",
         ),
     )
 }

@@ -1,0 +1,57 @@
+"""The study of the discriminative LVLM: its configurations differ in what they say, and its runs can be done."""
+
+import json
+from types import SimpleNamespace
+
+from vlcomp.data.scenes.items import CATEGORIES
+from vlcomp.methods import METHODS
+from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel
+from vlcomp.studies import discriminative_lvlm as study
+from vlcomp.studies.frame import run_study, study_table
+from vlcomp.testing import save_tiny_checkpoint
+
+
+def test_configurations():
+    assert METHODS["discriminative-lvlm"].load("study") is study.STUDY
+    found = {
+        name: (settings.get("soft_prompts"), settings.get("lora_rank"), settings.get("next_token_weight"))
+        for name, settings in study.CONFIGURATIONS.items()
+    }
+    assert found == {
+        "untrained, hand-written prompt": (None, None, None),
+        "soft prompt": (True, 0, 0.0),
+        "LoRA": (False, 16, 0.0),
+        "soft prompt + LoRA": (True, 16, 0.0),
+        "soft prompt + LoRA + next token": (True, 16, 1.0),
+    }
+    trained = [settings for settings in study.CONFIGURATIONS.values() if settings]
+    assert len({(s["steps"], s["learning_rate"], s["batch_size"]) for s in trained}) == 1  # equal steps and data
+    assert len(study.STUDY.seeds) == 5
+
+
+def test_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(study, "CAPTIONS", 4)
+    monkeypatch.setattr(study, "IMAGE_SIZE", 32)
+    start = save_tiny_checkpoint(tmp_path / "clip")
+    small = {"clip": start, "steps": 2, "num_images": 20, "batch_size": 4, "width": 32, "layers": 1, "eval_items": 2}
+    real, seen = study.pretrained_captioner, []
+    monkeypatch.setattr(study, "pretrained_captioner", lambda folder: real(folder, **small))
+
+    def measured(model, **options):
+        loaded = DiscriminativeLVLMModel.from_pretrained(model)
+        seen.append((loaded.config.soft_prompts, loaded.config.lora_rank))
+        metrics = {f"scenes/{name}/accuracy": 0.5 for name in CATEGORIES} | {"scenes/mean/accuracy": 0.5}
+        return SimpleNamespace(metrics=metrics)
+
+    monkeypatch.setattr(study, "measure_on_scenes", measured)
+    few = {"steps": 2, "batch_size": 4, "num_images": 20, "learning_rate": 0.01}
+    names = {name: {**settings, **few} if settings else {} for name, settings in study.CONFIGURATIONS.items()}
+    tiny = study.Study(**{**vars(study.STUDY), "configurations": names, "seeds": (0,), "parts": {}})
+    runs = run_study(tiny, tmp_path / "runs", log=lambda line: None)
+    assert seen == [(False, 0), (True, 0), (False, 16), (True, 16), (True, 16)]
+    captioner = json.loads((tmp_path / "runs" / "pretrained" / "captions.json").read_text())
+    assert all(run["captioner"] == captioner for run in runs)
+    assert {"captions/token_accuracy", "captions/exact_match", "scenes/mean/accuracy"} <= set(runs[-1]["metrics"])
+    assert study_table(tiny, runs).count("\n") == 6
+    assert not list((tmp_path / "runs").glob("*/seed0/model"))
