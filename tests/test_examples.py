@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from transformers import AutoModel
 
+import _vlcomp_cli
 from vlcomp.cli import train as train_verb
 from vlcomp.data import load_captioned
 from vlcomp.methods import METHODS
+from vlcomp.testing import make_captioned_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
@@ -58,6 +61,68 @@ def test_train_imc_cmr_clip(tmp_path, monkeypatch, capsys):
     assert set(found) == {"start", "model"}
     assert "scenes/swap_attribute/accuracy" in found["model"]
     assert "thresholds: {'replace_object'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", ["cc3m", "cc12m"])
+def test_the_recipes_of_iterated_clip_have_the_paper_s_settings(data):
+    recipe = next(path for path in RECIPES if path.stem == f"iterated_clip_{data}")
+    parser = argparse.ArgumentParser()
+    train_verb.add_arguments(parser)
+    args = train_verb.parse(parser, ["iterated-clip", "--config", str(recipe)])
+    options, settings = train_verb._settings(args, METHODS["iterated-clip"].load("arguments"))
+    train_verb._check_options(options, settings)
+    assert options["streaming"] and options["data"] == f"{data}/*.tar"
+    assert (settings.num_generations, settings.generation_steps, settings.max_steps) == (12, 6000, 72_000)
+    assert (settings.codebook_freeze_steps, settings.warmup_steps, settings.rewarmup_steps) == (1500, 500, 500)
+    assert (settings.learning_rate, settings.weight_decay, settings.per_device_train_batch_size) == (5e-4, 0.1, 1024)
+    assert (settings.adam_beta1, settings.adam_beta2, settings.lr_scheduler_type.value) == (0.9, 0.98, "cosine")
+    assert settings.rewarmup_start == 0.1 and settings.agent == "language"
+
+
+def test_new_iterated_clip(tmp_path, clip_checkpoint, capsys):
+    """The start of the recipes, with narrow towers; `vlcomp train` takes it with the recipe's own settings."""
+    script = runpy.run_path(str(EXAMPLES / "new_iterated_clip.py"))
+    scope = script["main"].__globals__
+    assert (scope["VISION"]["hidden_size"], scope["VISION"]["num_hidden_layers"]) == (768, 12)
+    assert (scope["TEXT"]["hidden_size"], scope["TEXT"]["num_hidden_layers"]) == (512, 12)
+    for tower in ("VISION", "TEXT"):
+        scope[tower].update(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    start = tmp_path / "start"
+    sizes = ["--image-size", "32", "--patch-size", "8", "--text-length", "32", "--codes", "32", "--temperature", "4"]
+    model = script["main"](["--output", str(start), "--processor", str(clip_checkpoint), *sizes])
+    assert (model.config.projection_dim, model.codebook.weight.shape) == (512, (32, 512))
+    assert "untrained" in capsys.readouterr().out
+
+    make_captioned_folder(tmp_path / "photos", n=16)
+    recipe = str(EXAMPLES / "recipes" / "iterated_clip_cc3m.yaml")
+    changes = ["--model", str(start), "--data", str(tmp_path / "photos"), "--output", str(tmp_path / "run")]
+    short = [
+        "--num_generations",
+        "2",
+        "--generation_steps",
+        "2",
+        "--codebook_freeze_steps",
+        "1",
+        "--warmup_steps",
+        "1",
+    ]
+    small = ["--rewarmup_steps", "1", "--batch-size", "8", "--mini-batch-size", "4", "--save_steps", "2", "--use_cpu"]
+    workers = ["--dataloader_num_workers", "0"]
+    assert _vlcomp_cli.main(["train", "iterated-clip", "--config", recipe, *changes, *short, *small, *workers]) == 0
+    trained = AutoModel.from_pretrained(tmp_path / "run")
+    assert (trained.config.generation, trained.config.generation_steps) == (2, 2)
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+
+
+def test_train_iterated_clip(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    script = runpy.run_path(str(EXAMPLES / "train_iterated_clip.py"))
+    output = tmp_path / "out"
+    found = script["main"](str(output), generations=2, generation_steps=2, rows=160, width=32, layers=1, batch_size=16)
+    assert "scenes/swap_attribute/accuracy" in found
+    printed = capsys.readouterr().out
+    assert "generation 1: a new language agent" in printed and "generation 2: a new language agent" in printed
+    assert '<section class="code">' in (output / "codebook.html").read_text(encoding="utf-8")
 
 
 def test_prepare_coco(tmp_path, capsys):

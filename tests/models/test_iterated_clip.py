@@ -125,6 +125,21 @@ def test_sparsemax_in_half_precision_and_of_nan():
     assert sparsemax(torch.tensor([[float("nan"), 1.0]])).isnan().all()
 
 
+def test_sparsemax_equals_an_independent_one_in_value_and_gradient():
+    """As the comparison with entmax below, which needs that package: the projection by bisection, and on the support S
+    the gradient g - mean(g over S), both in double precision."""
+    scores = torch.randn(64, 4096, generator=torch.Generator().manual_seed(3)).requires_grad_()
+    target = torch.randn(64, 4096, generator=torch.Generator().manual_seed(4))
+    values = sparsemax(scores)
+    (gradient,) = torch.autograd.grad((values * target).sum(), scores)
+    for row in range(64):
+        expected = _nearest_on_the_simplex(scores[row].detach().double())
+        assert torch.allclose(values[row].double(), expected, atol=1e-6, rtol=0), row
+        support = expected > 1e-9
+        by_hand = torch.where(support, target[row].double() - target[row][support].double().mean(), 0.0)
+        assert torch.allclose(gradient[row].double(), by_hand, atol=1e-6, rtol=0), row
+
+
 def test_sparsemax_equals_entmax():
     entmax = pytest.importorskip("entmax")
     scores = torch.randn(64, 4096, generator=torch.Generator().manual_seed(3)).requires_grad_()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import socket
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.multiprocessing
 from peft import LoraConfig
 from transformers import AutoModel, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from vlcomp import ContrastiveTrainer, ContrastiveTrainingArguments, IteratedCLIPTrainer, IteratedCLIPTrainingArguments
 from vlcomp.errors import ArgumentError, CheckpointError
@@ -315,6 +317,65 @@ def test_a_run_resumed_in_any_phase_equals_an_uninterrupted_one(tmp_path, mini_b
             assert torch.equal(value, expected[name]), (step, name)
         for key in ("loss", "learning_rate", "grad_norm", "spawn", "freeze", "thaw", "generation"):
             assert _log(resumed, key) == [(e["step"], e[key]) for e in history if key in e], (step, key)
+
+
+class KillAfter(TrainerCallback):
+    """Kills its process at the end of a step, as a machine that goes down would: nothing is tidied up."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_until(folder, step):
+    torch.set_num_threads(1)
+    run = iterated_trainer(folder, model=with_dropout(tiny_iterated()), save_strategy="steps", save_steps=2)
+    run.add_callback(KillAfter(step))
+    run.train()
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(3, marks=pytest.mark.slow), 5, 7, pytest.param(11, marks=pytest.mark.slow)]
+)
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(tmp_path, step):
+    """In the first generation, in transmission, in interaction, and in the last generation: bit by bit."""
+    torch.manual_seed(0)
+    straight = iterated_trainer(tmp_path / "straight", model=with_dropout(tiny_iterated()))
+    straight.train()
+    context = torch.multiprocessing.get_context("spawn")
+    process = context.Process(target=_run_until, args=(str(tmp_path / "killed"), step))
+    process.start()
+    process.join(300)
+    assert process.exitcode == -signal.SIGKILL
+    saved = get_last_checkpoint(tmp_path / "killed")
+    assert saved.endswith(f"checkpoint-{step - 1}")  # the step after it is lost
+    resumed = iterated_trainer(tmp_path / "killed", model=with_dropout(tiny_iterated(seed=9)))
+    resumed.train(resume_from_checkpoint=saved)
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, straight.model.state_dict()[name]), name
+
+
+def test_a_new_agent_has_the_statistics_of_a_fresh_one(tmp_path):
+    """By numbers beside bit-equality: spreads as configured, constants at their constant, whatever was learned."""
+    _, watch = watched(tmp_path)
+    (trained, _), (spawned, _) = watch.ended[7], watch.begun[8]
+    fresh = _everything(tiny_iterated(seed=1234))
+    moved = 0
+    for name, value in spawned.items():
+        if _agent_of(name) != "language" or not value.is_floating_point():
+            continue
+        if name.endswith("bias") or "norm" in name:
+            assert value.unique().tolist() == [1.0 if "weight" in name else 0.0], name
+        else:
+            ratio = value.std() / fresh[name].std()
+            assert 1 - 4 / value.numel() ** 0.5 < ratio < 1 + 4 / value.numel() ** 0.5, name
+            assert value.mean().abs() < 5 * value.std() / value.numel() ** 0.5, name
+            moved += 1
+        assert not torch.equal(value, trained[name]) or "k_proj.bias" in name, name
+    assert moved >= 10
 
 
 def test_another_schedule_is_refused_before_training(tmp_path):

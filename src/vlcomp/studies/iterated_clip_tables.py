@@ -1,0 +1,125 @@
+"""Tables of the study of Iterated-CLIP: differences between configurations, and what changes over generations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..evaluation.statistics import mean_interval
+from .clip import SELECTION_METRIC
+
+# What is compared, from the method to its parts.
+PAIRS = (
+    ("Iterated-CLIP", "CLIP"),
+    ("Iterated-CLIP", "Codebook-CLIP"),
+    ("Codebook-CLIP", "CLIP"),
+    ("Iterated-CLIP, vision agent replaced", "Iterated-CLIP"),
+    ("Iterated-CLIP, codebook never frozen", "Iterated-CLIP"),
+)
+_COMPARED = {
+    "scenes/mean/accuracy": "mean of seven",
+    "scenes/swap_object/accuracy": "swap-object",
+    "scenes/swap_attribute/accuracy": "swap-attribute",
+    "scenes/systematic/mean/accuracy": "unseen pairs",
+    "scenes/retrieval/image_to_text/recall@1": "R@1 image to text",
+    "scenes/retrieval/text_to_image/recall@1": "R@1 text to image",
+}
+
+
+def differences(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Differences between configurations in points, paired by seed, as a Markdown table.
+
+    Args:
+        runs (`Sequence[Mapping]`):
+            Result files of the study.
+
+    Returns:
+        `str`: with 95 % intervals where both have two seeds or more in common.
+    """
+    by_name: dict[str, dict[int, Mapping[str, float]]] = {}
+    for run in runs:
+        by_name.setdefault(run["configuration"], {})[run["seed"]] = run["metrics"]
+    lines = [
+        "| difference in points | seeds | " + " | ".join(_COMPARED.values()) + " |",
+        "|---|---|" + "---|" * len(_COMPARED),
+    ]
+    for first, second in PAIRS:
+        mine, other = by_name.get(first, {}), by_name.get(second, {})
+        seeds = [seed for seed in mine if seed in other]
+        if seeds:
+            cells = [
+                _interval([100 * (mine[seed][metric] - other[seed][metric]) for seed in seeds], "+.1f")
+                for metric in _COMPARED
+            ]
+            lines.append(f"| {first} - {second} | {len(seeds)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def over_generations(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Ease of learning, smoothness and validation scores at each checkpoint, mean over seeds, as a Markdown table.
+
+    Args:
+        runs (`Sequence[Mapping]`):
+            Result files of the study.
+
+    Returns:
+        `str`
+    """
+    columns = {
+        "ease of learning": (lambda each: 100 * each["ease_mean"], ".1f"),
+        "log10 of bound": (lambda each: each["log10_bound"], ".2f"),
+        "log10 of bound here": (lambda each: each["log10_bound_here"], ".2f"),
+        "steepest slope": (lambda each: each["slope"], ".2f"),
+        "R@1": (lambda each: 100 * each["validation"][SELECTION_METRIC], ".1f"),
+        "mean of seven": (lambda each: 100 * each["validation"]["scenes/mean/accuracy"], ".1f"),
+        "swap-attribute": (lambda each: 100 * each["validation"]["scenes/swap_attribute/accuracy"], ".1f"),
+    }
+    lines = ["| configuration | step | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
+    for name in dict.fromkeys(run["configuration"] for run in runs):
+        found: dict[int, list[Mapping[str, Any]]] = {}
+        for run in runs:
+            if run["configuration"] == name:
+                for each in run["checkpoints"]:
+                    found.setdefault(each["step"], []).append(each)
+        for step, entries in sorted(found.items()):
+            cells = [_interval([value(each) for each in entries], style) for value, style in columns.values()]
+            lines.append(f"| {name} | {step} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def codes_table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Active codes and topographic similarity of the final models, mean over seeds, as a Markdown table.
+
+    Args:
+        runs (`Sequence[Mapping]`):
+            Result files of the study or of its selection.
+
+    Returns:
+        `str`
+    """
+    columns = {
+        "active_codes/image": ("codes of an image", ".1f"),
+        "active_codes/text": ("codes of a text", ".1f"),
+        "used_codes/both": ("codes used by both", ".0f"),
+        "topography/image": ("topography, images", ".3f"),
+        "topography/text": ("texts", ".3f"),
+        "topography/image_words": ("images, words", ".3f"),
+        "topography/text_words": ("texts, words", ".3f"),
+    }
+    heads = [head for head, _ in columns.values()]
+    lines = ["| configuration | " + " | ".join(heads) + " |", "|---|" + "---|" * len(columns)]
+    for name in dict.fromkeys(run["configuration"] for run in runs):
+        metrics = [run["metrics"] for run in runs if run["configuration"] == name]
+        cells = []
+        for metric, (_, style) in columns.items():
+            values = [each[metric] for each in metrics if metric in each]
+            cells.append(_interval(values, style) if values else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(values: Sequence[float], style: str) -> str:
+    if len(values) == 1:
+        return format(values[0], style)
+    interval = mean_interval(values)
+    return f"{interval.value:{style}} ± {(interval.high - interval.low) / 2:{style.lstrip('+')}}"

@@ -1,0 +1,143 @@
+"""The study of Iterated-CLIP: what is held equal, what a run leaves, and its tables."""
+
+import json
+from functools import partial
+
+import pytest
+
+from vlcomp.data.scenes.items import CATEGORIES
+from vlcomp.studies import iterated_clip as study_module
+from vlcomp.studies.clip import SELECTION_METRIC
+from vlcomp.studies.frame import load_runs, run_study
+from vlcomp.studies.iterated_clip import CONFIGURATIONS, SELECTION, STEPS, STUDY
+from vlcomp.studies.iterated_clip_tables import codes_table, differences, over_generations
+
+TINY = {"steps": 4, "generation_steps": 2, "warmup_steps": 1, "num_images": 64, "batch_size": 16, "codes": 16}
+TINY |= {"temperature": 1.0, "width": 32, "layers": 1}
+
+
+def test_configurations_differ_only_where_their_names_say():
+    plain = CONFIGURATIONS["Iterated-CLIP"]
+    assert plain["generations"] * plain["generation_steps"] == plain["steps"] == STEPS
+    wanted = {
+        "CLIP": {"codebook": False, "generations": 1},
+        "Codebook-CLIP": {"generations": 1},
+        "Iterated-CLIP": {},
+        "Iterated-CLIP, vision agent replaced": {"agent": "vision"},
+        "Iterated-CLIP, codebook never frozen": {"freeze_steps": 0},
+    }
+    assert {name: {**plain, **changes} for name, changes in wanted.items()} == CONFIGURATIONS
+    assert len(STUDY.seeds) == 5 and STUDY.parts == {"selection": SELECTION}
+    assert not any("systematic" in name or "winoground" in name for name in SELECTION.columns)
+    for name, settings in SELECTION.configurations.items():
+        if settings["generations"] > 1:
+            assert settings["generations"] * settings["generation_steps"] == settings["steps"] == STEPS, name
+            assert settings["freeze_steps"] <= settings["generation_steps"]
+    # All that the method's choice hangs on is searched.
+    for setting in ("codes", "temperature", "generation_steps", "freeze_steps"):
+        assert len({settings[setting] for settings in SELECTION.configurations.values()}) >= 3, setting
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """Runs of seconds: tiny model and data, few items."""
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    for name, value in (("EASE_STEPS", 3), ("SMOOTH_IMAGES", 2), ("CODE_ROWS", 16)):
+        monkeypatch.setattr(study_module, name, value)
+    monkeypatch.setattr(study_module, "ScenesRetrieval", partial(study_module.ScenesRetrieval, size=16))
+    real = {name: getattr(study_module, name) for name in ("analyse", "validate", "topographic_similarity")}
+    monkeypatch.setattr(study_module, "analyse", lambda folder, seed: real["analyse"](folder, seed, ease_rows=32))
+    monkeypatch.setattr(study_module, "validate", lambda embedder, items=4: real["validate"](embedder, items=4))
+    monkeypatch.setattr(
+        study_module,
+        "topographic_similarity",
+        lambda model, **options: real["topographic_similarity"](model, scenes=12, **options),
+    )
+    measure = study_module.clip.measure_on_scenes
+    monkeypatch.setattr(
+        study_module.clip, "measure_on_scenes", lambda folder, **options: measure(folder, **{**options, "size": 8})
+    )
+
+
+@pytest.mark.parametrize("name", ["CLIP", "Iterated-CLIP"])
+def test_a_run_measures_every_generation_and_keeps_nothing_big(small, tmp_path, name):
+    settings = {**CONFIGURATIONS[name], **TINY, "freeze_steps": 1}
+    if name != "CLIP":
+        settings["generations"] = 2
+    found = STUDY.run(settings, 0, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+    metrics, checkpoints = found["metrics"], found["checkpoints"]
+    assert set(STUDY.columns) <= metrics.keys()
+    four = [metrics[f"scenes/systematic/{c}/accuracy"] for c in study_module.SYSTEMATIC_CATEGORIES]
+    assert metrics["scenes/systematic/mean/accuracy"] == pytest.approx(sum(four) / 4)
+    seven = [metrics[f"scenes/{category}/accuracy"] for category in CATEGORIES]
+    assert metrics["scenes/mean/accuracy"] == pytest.approx(sum(seven) / 7)
+    assert [each["step"] for each in checkpoints] == [2, 4]
+    assert [each["generation"] for each in checkpoints] == ([1, 1] if name == "CLIP" else [1, 2])
+    for each in checkpoints:
+        assert len(each["ease_curve"]) == 3 and each["slope"] <= 10 ** each["log10_bound_here"]
+        assert {SELECTION_METRIC, "scenes/mean/accuracy"} <= each["validation"].keys()
+    assert metrics["ease_mean"] == checkpoints[-1]["ease_mean"]
+    codes = {"active_codes/image", "active_codes/text", "used_codes/both"}
+    assert codes <= metrics.keys() if name != "CLIP" else not codes & metrics.keys()
+    events = [(entry["step"], entry["spawn"]) for entry in found["log"] if "spawn" in entry]
+    assert events == ([] if name == "CLIP" else [(2, 2)])
+    json.dumps(found)
+    # The tables of one such run.
+    run = {"configuration": name, "seed": 0, **found}
+    assert over_generations([run]).count("\n") == 3 and codes_table([run]).count("\n") == 2
+
+
+def test_the_selection_looks_at_validation_only_and_continues(small, tmp_path, monkeypatch):
+    name = next(iter(SELECTION.configurations))
+    settings = {**SELECTION.configurations[name], **TINY}
+    tiny = type(SELECTION)(**{**vars(SELECTION), "configurations": {name: settings}})
+
+    def fails(*args, **kwargs):
+        raise AssertionError("the test split was measured")
+
+    monkeypatch.setattr(study_module.clip, "measure_on_scenes", fails)
+    lines = []
+    run_study(tiny, tmp_path / "out", log=lines.append)
+    run_study(tiny, tmp_path / "out", log=lines.append)
+    assert [line.split(": ")[1].split(" ")[0] for line in lines] == [
+        "running",
+        lines[1].split(": ")[1].split()[0],
+        "done",
+    ]
+    (run,) = load_runs(tiny, tmp_path / "out")
+    assert run["settings"]["temperature"] == 1.0 and set(tiny.columns) <= run["metrics"].keys()
+    assert "codes of an image" in tiny.details([run])
+
+
+def fake(name, seed, mean):
+    metrics = dict.fromkeys(
+        (
+            "scenes/swap_object/accuracy",
+            "scenes/swap_attribute/accuracy",
+            "scenes/systematic/mean/accuracy",
+            "scenes/retrieval/image_to_text/recall@1",
+            "scenes/retrieval/text_to_image/recall@1",
+        ),
+        0.5,
+    )
+    validation = {SELECTION_METRIC: mean, "scenes/mean/accuracy": mean, "scenes/swap_attribute/accuracy": 0.5}
+    entry = {"ease_mean": mean, "log10_bound": 20, "log10_bound_here": 10, "slope": 2.0, "validation": validation}
+    return {
+        "configuration": name,
+        "seed": seed,
+        "metrics": {**metrics, "scenes/mean/accuracy": mean, "topography/image": 0.1},
+        "checkpoints": [{"step": step, **entry} for step in (375, 1500)],
+    }
+
+
+def test_differences_are_paired_by_seed():
+    runs = [fake("CLIP", seed, 0.6 + 0.1 * seed) for seed in range(3)]
+    runs += [fake("Iterated-CLIP", seed, 0.65 + 0.1 * seed) for seed in (0, 1)]
+    lines = differences(runs).splitlines()
+    assert len(lines) == 3  # what has no partner has no row
+    # The seeds differ by 10 points, the differences do not.
+    assert lines[2].startswith("| Iterated-CLIP - CLIP | 2 | +5.0 ± 0.0 | +0.0 ± 0.0 |")
+    rows = over_generations(runs).splitlines()
+    assert len(rows) == 6 and rows[2].startswith("| CLIP | 375 | 70.0 ± 24.8 | 20.00 ± 0.00 |")
+    assert "## Differences" in STUDY.details(runs) and "+4.7" in STUDY.details(runs)
