@@ -13,6 +13,7 @@ from transformers import AutoModel
 
 import _vlcomp_cli
 from vlcomp.cli import train as train_verb
+from vlcomp.cli._train_options import read_settings
 from vlcomp.data import load_captioned
 from vlcomp.methods import METHODS
 from vlcomp.testing import make_captioned_folder
@@ -31,7 +32,7 @@ def test_a_recipe_is_read_by_its_own_command(recipe):
     train_verb.add_arguments(parser)
     words[words.index("--config") + 1] = str(recipe)
     args = train_verb.parse(parser, words[2:])
-    options, settings = train_verb._settings(args, METHODS[args.method].load("arguments"))
+    options, settings = read_settings(args, METHODS[args.method].load("arguments"))
     assert options["model"] and options["data"]
     for line in text.splitlines():
         key = line.partition(":")[0]
@@ -44,7 +45,7 @@ def test_there_is_a_recipe_for_the_method_and_it_has_the_paper_s_settings():
     parser = argparse.ArgumentParser()
     train_verb.add_arguments(parser)
     args = train_verb.parse(parser, ["imc-cmr", "--config", str(recipe)])
-    _, settings = train_verb._settings(args, METHODS["imc-cmr"].load("arguments"))
+    _, settings = read_settings(args, METHODS["imc-cmr"].load("arguments"))
     assert (settings.learning_rate, settings.num_train_epochs, settings.per_device_train_batch_size) == (5e-6, 5, 256)
     assert (settings.adam_beta1, settings.adam_beta2, settings.adam_epsilon) == (0.9, 0.98, 1e-6)
     assert (settings.weight_decay, settings.warmup_steps, settings.lr_scheduler_type.value) == (0.1, 50, "cosine")
@@ -69,7 +70,7 @@ def test_the_recipes_of_iterated_clip_have_the_paper_s_settings(data):
     parser = argparse.ArgumentParser()
     train_verb.add_arguments(parser)
     args = train_verb.parse(parser, ["iterated-clip", "--config", str(recipe)])
-    options, settings = train_verb._settings(args, METHODS["iterated-clip"].load("arguments"))
+    options, settings = read_settings(args, METHODS["iterated-clip"].load("arguments"))
     train_verb._check_options(options, settings)
     assert options["streaming"] and options["data"] == f"{data}/*.tar"
     assert (settings.num_generations, settings.generation_steps, settings.max_steps) == (12, 6000, 72_000)

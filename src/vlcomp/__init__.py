@@ -49,6 +49,7 @@ _SUBMODULES = (
     "metrics",
     "models",
     "pipelines",
+    "protocols",
     "testing",
     "training",
 )

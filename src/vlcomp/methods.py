@@ -39,8 +39,9 @@ class Method:
             arXiv identifier.
         data (`str`, defaults to `"captions"`):
             What it learns from: images with `"captions"`, or with `"labels"`.
-        new (`str`, defaults to `new_clip`):
-            Function that makes an untrained model, for `vlcomp train METHOD --from-scratch`.
+        new (`str`, *optional*, defaults to `new_clip`):
+            Function that makes an untrained model, for `vlcomp train METHOD --from-scratch`; `None` if the method
+            only starts from a pre-trained one.
         options (`tuple[tuple[str, type, str], ...]`):
             Its arguments beyond those of `new_clip` that are options of the command: name, type and help.
     """
@@ -55,7 +56,7 @@ class Method:
     demo: str | None = None
     paper: str | None = None
     data: str = "captions"
-    new: str = "vlcomp.models.from_scratch:new_clip"
+    new: str | None = "vlcomp.models.from_scratch:new_clip"
     options: tuple[tuple[str, type, str], ...] = ()
 
     def load(self, part: str) -> Any:
@@ -127,6 +128,7 @@ METHODS: dict[str, Method] = {
             example="examples/train_discriminative_lvlm.py",
             study="vlcomp.studies.discriminative_lvlm:STUDY",
             paper="2412.04378",
+            new=None,
         ),
     )
 }

@@ -5,7 +5,7 @@ import pytest
 
 import _vlcomp_cli
 from vlcomp.cli import demo
-from vlcomp.studies import clip, imc_cmr
+from vlcomp.studies import clip, imc_cmr, iterated_clip
 
 
 @pytest.fixture
@@ -32,6 +32,13 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(module, "pretrain_on_scenes", pretrain)
         monkeypatch.setattr(module, "measure_on_scenes", measure)
     monkeypatch.setattr(imc_cmr, "fine_tune_on_scenes", fine_tune)
+    real_train = iterated_clip.train_on_scenes
+
+    def train(folder, **options):
+        options.update(steps=4, generation_steps=2, freeze_steps=1, num_images=64, batch_size=16, width=32, layers=1)
+        return real_train(folder, **{**options, "warmup_steps": 1, "codes": 16})
+
+    monkeypatch.setattr(iterated_clip, "train_on_scenes", train)
 
 
 def test_demo_leaves_a_model_results_pictures_and_a_page(small, tmp_path, capsys):
@@ -50,6 +57,31 @@ def test_demo_leaves_a_model_results_pictures_and_a_page(small, tmp_path, capsys
     assert "data:image/png;base64," in page and "CLIP" in page
     assert len(list((output / "pictures").glob("*.png"))) == 8
     assert not (output / "clip" / "training").exists()
+
+
+def test_a_method_by_itself_makes_its_own_start(small, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert _vlcomp_cli.main(["demo", "--quick", "--methods", "imc-cmr", "--output", str(output)]) == 0
+    assert (output / "imc-cmr-start" / "config.json").is_file() and not (output / "clip").exists()
+    assert "loaded as ImcCmrCLIPModel" in capsys.readouterr().out
+
+
+def test_iterated_clip_by_itself(small, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert _vlcomp_cli.main(["demo", "--quick", "--methods", "iterated-clip", "--output", str(output)]) == 0
+    results = json.loads((output / "results" / "iterated-clip" / "results.json").read_text())
+    assert results["model"]["class"] == "IteratedCLIPModel"
+    assert "loaded as IteratedCLIPModel" in capsys.readouterr().out
+
+
+def test_a_method_without_a_demo_is_told(tmp_path, capsys):
+    assert _vlcomp_cli.main(["demo", "--methods", "discriminative-lvlm", "--output", str(tmp_path / "out")]) == 2
+    assert "there is no demo of it; choose from clip, imc-cmr" in capsys.readouterr().err
+
+
+def test_an_unknown_method_is_found_at_once(tmp_path, capsys):
+    assert _vlcomp_cli.main(["demo", "--methods", "imc-cmrr", "--output", str(tmp_path / "out")]) == 2
+    assert "did you mean 'imc-cmr'" in capsys.readouterr().err
 
 
 def test_unwritable_output_is_found_at_once(tmp_path, capsys):

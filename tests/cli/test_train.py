@@ -35,6 +35,40 @@ def test_from_scratch_with_held_out_rows(photos, tmp_path, capsys):
     assert len(classify(tiny_images(1)[0], candidate_labels=["a cup", "a star"])) == 2
 
 
+def test_iterated_clip_from_scratch_with_options_of_its_codebook(photos, tmp_path, capsys):
+    output = tmp_path / "run"
+    quick = ["--batch-size", "8", "--disable_tqdm", "true", "--use_cpu", "--logging-steps=1"]
+    steps = ["--num_generations", "2", "--generation_steps", "4", "--codebook_freeze_steps", "2"]
+    codes = ["--codebook-size", "40", "--temperature", "3"]
+    common = ["train", "iterated-clip", "--data", photos, *SMALL, *quick]
+    assert main([*common, "--output", str(output), *steps, *codes]) == 0
+    config = AutoModel.from_pretrained(output).config
+    assert (config.codebook_size, config.temperature, config.generation, config.generation_steps) == (40, 3, 2, 4)
+    assert config.warmup_steps == 0  # a twelfth of a generation, not a tenth of the run
+    recorded = yaml.safe_load((output / "train.yaml").read_text())
+    assert (recorded["codebook_size"], recorded["temperature"]) == (40, 3)
+    plain = ["--no-use-codebook", "--num_generations", "1", "--generation_steps", "2"]
+    assert main([*common, "--output", str(tmp_path / "plain"), *plain]) == 0
+    assert not AutoModel.from_pretrained(tmp_path / "plain").config.use_codebook
+    capsys.readouterr()
+    assert main([*common, "--output", str(tmp_path / "bad"), "--codebook-size", "1"]) == 2
+    assert "codebook_size=1 must be at least 2" in capsys.readouterr().err
+    wrong = [
+        "train",
+        "iterated-clip",
+        "--data",
+        photos,
+        "--model",
+        str(output),
+        "--output",
+        "o",
+        "--codebook-size",
+        "9",
+    ]
+    assert main(wrong) == 2
+    assert "--codebook-size goes with --from-scratch" in capsys.readouterr().err
+
+
 def test_fine_tuning_with_lora_and_a_validation_split(photos, clip_checkpoint, tmp_path, capsys):
     output = tmp_path / "run"
     arguments = ["--data", photos, "--model", str(clip_checkpoint), "--output", str(output), *QUICK]

@@ -228,6 +228,8 @@ def _curves(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 STEPS = 700
+# Enough to know the words and not how they belong together, and the start of the methods that fine-tune.
+BASE_STEPS = 350
 
 STUDY = Study(
     name="clip",
@@ -252,21 +254,23 @@ STUDY = Study(
 )
 
 
-def demo(folder: Path, *, quick: bool = False, progress: bool = True) -> Report:
-    """The demo's first row: pre-train a small CLIP and measure it.
+def demo(folder: Path, *, quick: bool = False, progress: bool = True, start: Path | None = None) -> Report:
+    """The demo's first row: pre-train a small CLIP, briefly, and measure it.
 
     Args:
         folder (`Path`):
             Output folder of the demo; the model goes to its subfolder `clip`.
         quick (`bool`, defaults to `False`):
-            A tenth of the steps: shows that everything runs, and little about models.
+            A few steps: shows that everything runs, and little about models.
         progress (`bool`, defaults to `True`):
             Show progress bars.
+        start (`Path`, *optional*):
+            Not used: this row is the start of others.
 
     Returns:
         [`~vlcomp.evaluation.Report`]
     """
-    steps, images, items = (60, 4_000, 400) if quick else (STEPS, 40_000, None)
+    steps, images, items = (60, 4_000, 400) if quick else (BASE_STEPS, 40_000, None)
     pretrained = pretrain_on_scenes(
         folder / "clip", steps=steps, num_images=images, eval_steps=max(1, steps // 4), progress=progress
     )

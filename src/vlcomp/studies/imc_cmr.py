@@ -20,13 +20,13 @@ from ..evaluation.statistics import mean_interval
 from ..evaluation.tasks import ScenesChoice, ScenesClassification, ScenesRetrieval
 from ..training import ImcCmrTrainer, ImcCmrTrainingArguments
 from .blind import choice_with_and_without_pictures
-from .clip import IMAGE_SIZE, SELECTION_METRIC, measure_on_scenes, pretrain_on_scenes
+from .clip import BASE_STEPS, IMAGE_SIZE, SELECTION_METRIC, measure_on_scenes, pretrain_on_scenes
 from .frame import Study
 from .imc_cmr_emoji import EMOJI, EMOJI_SELECTION
 
-# The base is pre-trained briefly (R@1 about 0.5): one that has converged to a bag of words, as after the 700 and 2,100
-# steps of the study `clip`, did not leave it within 450 to 900 steps of any objective that was tried.
-BASE_STEPS = 350
+# The base is pre-trained briefly (`BASE_STEPS`, R@1 about 0.5): one that has converged to a bag of words, as after the
+# 700 and 2,100 steps of the study `clip`, did not leave it within 450 to 900 steps of any objective that was tried.
+#
 # Two lengths: fine-tuning is short beside pre-training, and with more steps every objective comes nearer to what can
 # be reached.
 STEPS = 200
@@ -389,30 +389,30 @@ STUDY = Study(
 )
 
 
-def demo(folder: Path, *, quick: bool = False, progress: bool = True) -> Report:
-    """The demo's second row: a CLIP pre-trained more briefly than the first, then fine-tuned with hard negatives.
+def demo(folder: Path, *, quick: bool = False, progress: bool = True, start: Path | None = None) -> Report:
+    """The demo's row of the method: a briefly pre-trained CLIP, fine-tuned with hard negatives.
 
     Args:
         folder (`Path`):
-            Output folder of the demo; the models go to its subfolders `imc-cmr-start` and `imc-cmr`.
+            Output folder of the demo; the model goes to its subfolder `imc-cmr`.
         quick (`bool`, defaults to `False`):
             A few steps: shows that everything runs, and little about models.
         progress (`bool`, defaults to `True`):
             Show progress bars.
+        start (`Path`, *optional*):
+            CLIP of the demo's first row; one is pre-trained in the subfolder `imc-cmr-start` if not given.
 
     Returns:
         [`~vlcomp.evaluation.Report`]
     """
-    first, then, images, items = (30, 20, 2_000, 400) if quick else (BASE_STEPS, 250, 16_000, None)
-    start = pretrain_on_scenes(
-        folder / "imc-cmr-start",
-        steps=first,
-        num_images=4_000 if quick else NUM_IMAGES,
-        eval_steps=first,
-        progress=progress,
-    )
+    steps, images, items = (20, 2_000, 400) if quick else (STEPS, 16_000, None)
+    if start is None:
+        first, many = (60, 4_000) if quick else (BASE_STEPS, NUM_IMAGES)
+        start = pretrain_on_scenes(
+            folder / "imc-cmr-start", steps=first, num_images=many, eval_steps=max(1, first // 4), progress=progress
+        ).folder
     fine_tune_on_scenes(
-        start.folder, folder / "imc-cmr", objective="imc_cmr", steps=then, num_images=images, progress=progress
+        start, folder / "imc-cmr", objective="imc_cmr", steps=steps, num_images=images, progress=progress
     )
     options = {"limit": items} if items else {}
     return measure_on_scenes(folder / "imc-cmr", name="IMC/CMR-CLIP", progress=progress, **options)

@@ -380,7 +380,7 @@ STUDY = Study(
 )
 
 
-def demo(folder: Path, *, quick: bool = False, progress: bool = True) -> Report:
+def demo(folder: Path, *, quick: bool = False, progress: bool = True, start: Path | None = None) -> Report:
     """The demo's row of the method: two short generations.
 
     Args:
@@ -390,6 +390,8 @@ def demo(folder: Path, *, quick: bool = False, progress: bool = True) -> Report:
             A few steps: shows that everything runs, and little about models.
         progress (`bool`, defaults to `True`):
             Show progress bars.
+        start (`Path`, *optional*):
+            Not used: the method trains from scratch.
 
     Returns:
         [`~vlcomp.evaluation.Report`]

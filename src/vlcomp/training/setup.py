@@ -35,6 +35,7 @@ def check_arguments(
     kind: type[ContrastiveTrainingArguments] = ContrastiveTrainingArguments,
     *,
     suffix: str = "contrastive",
+    contrastive: bool = True,
 ) -> ContrastiveTrainingArguments:
     """Check the settings of a run, or make the default ones.
 
@@ -47,6 +48,8 @@ def check_arguments(
             Their class.
         suffix (`str`, defaults to `"contrastive"`):
             End of the default output folder's name.
+        contrastive (`bool`, defaults to `True`):
+            Whether the pairs of a batch are contrasted with each other, so that one pair is too few.
 
     Returns:
         `ContrastiveTrainingArguments`
@@ -64,7 +67,7 @@ def check_arguments(
             "using one of %d GPUs: launch with `torchrun` or `accelerate launch` to use all of them", args.n_gpu
         )
         args._n_gpu = 1
-    if args.per_device_train_batch_size * args.world_size == 1:
+    if contrastive and args.per_device_train_batch_size * args.world_size == 1:
         logger.warning(
             "a contrastive batch of 1 has nothing to contrast with and its loss is 0; raise "
             "per_device_train_batch_size"
