@@ -19,6 +19,7 @@ LAYERS = [
     {"hub"},
     {"metrics"},
     {"evaluation"},
+    {"yes_scorer"},
     {"embeddings"},
     {"checkpoints"},
     {"data", "losses"},

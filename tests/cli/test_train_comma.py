@@ -1,7 +1,6 @@
 """`vlcomp train comma`, called as from the shell."""
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +11,6 @@ from vlcomp import CommaModel
 from vlcomp.testing import make_class_folder, save_tiny_checkpoint
 
 QUICK = ["--epochs", "2", "--disable_tqdm", "true", "--use_cpu", "--logging-steps=1"]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train_comma.py"
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ _EPILOG = """examples:
       --data sugarcrepe/ --images coco/val2017 --output results/clip --html
   vlcomp evaluate runs/clip --task image_choice --data nlvr1/dev_pairs.jsonl --fit squash
   vlcomp evaluate runs/clip --suite full --data benchmarks/ --output results/clip --cache embeddings/
+  vlcomp evaluate llava-hf/llava-1.5-7b-hf --task sugarcrepe --data sugarcrepe/ --scorer yes
   vlcomp evaluate runs/clip --task linear_probe --data flowers/ --shots 16 --option seed=1
 
 `vlcomp tasks` lists the tasks. With --output an evaluation that was killed goes on where it stopped when the same
@@ -40,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("full",),
         help="full: compositional tasks, retrieval and zero-shot classification together, all whose data are found",
     )
+    parser.add_argument(
+        "--scorer",
+        choices=("yes",),
+        help="yes: ask a generative model about each pair of image and caption, and score by the probability of Yes "
+        "against No (default: cosine of embeddings)",
+    )
+    parser.add_argument("--question", metavar="TEXT", help="what --scorer yes asks, with {} for the caption")
     parser.add_argument(
         "--data",
         action="append",
@@ -135,6 +143,11 @@ def run(args: argparse.Namespace) -> int:
     if args.suite and args.task:
         raise ArgumentError("--suite chooses the tasks; leave --task out, or give only --task")
     tasks = None if args.suite else resolve_tasks(args.task or ["scenes"])
+    if args.question is not None:
+        if args.scorer is None:
+            raise ArgumentError("--question is asked only with --scorer yes; give both")
+        if args.question.count("{}") != 1:
+            raise ArgumentError(f"--question {args.question!r} must hold {{}} once, where the caption goes")
     page = None
     if args.html is not None:
         if not args.html and not args.output:
@@ -163,6 +176,8 @@ def run(args: argparse.Namespace) -> int:
         args.model,
         tasks=tasks,
         suite=args.suite,
+        scorer=args.scorer,
+        question=args.question,
         data=_data(args.data or (), tasks),
         images=args.images,
         batch_size=args.batch_size,

@@ -20,6 +20,7 @@ from .._version import __version__
 from ..data.scenes.items import CATEGORIES
 from ..embeddings import Embedder, load_embedder
 from ..errors import ArgumentError, DataError
+from ..yes_scorer import YesScorer, check_question, load_yes_scorer
 from .cache import Remembered, fingerprint, remembered
 from .diagnostics import TextOnly, breakdown, compares_texts, compositional, contents, diagnose, signature
 from .diagnostics import text_scorer as _text_scorer
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _SCENES_MEAN = "scenes/mean"
 SUITES = ("full",)
+SCORERS = ("yes",)
 # Built in, so that the suite has all three kinds of tasks wherever it runs.
 _SCENES_OF_SUITE = (
     *(f"scenes/{category}" for category in CATEGORIES),
@@ -51,6 +53,8 @@ def evaluate(
     tasks: str | Task | Sequence[str | Task] | None = None,
     *,
     suite: str | None = None,
+    scorer: str | None = None,
+    question: str | None = None,
     data: Any = None,
     images: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
@@ -91,6 +95,12 @@ def evaluate(
         suite (`str`, *optional*):
             `"full"`: compositional tasks, retrieval and zero-shot classification together, all whose data are found;
             the report says what was left out and why.
+        scorer (`str`, *optional*):
+            `"yes"`: a generative model is asked about each pair of image and caption, and the score is the probability
+            of "Yes" against "No" ([`~vlcomp.yes_scorer.YesScorer`]); for an LVLM, or a discriminative LVLM without its
+            adapters. By default scores are cosines of embeddings.
+        question (`str`, *optional*):
+            With `scorer="yes"`: what is asked, with `{}` for the caption.
         data (`Any`, *optional*):
             What tasks on your own data read: one value for all of them, or a dict by task name. With `suite` one value
             is the folder that holds the benchmarks.
@@ -157,6 +167,7 @@ def evaluate(
         check_output(output)
     if suite is not None and tasks is not None:
         raise ArgumentError(f"suite={suite!r} chooses the tasks; leave tasks out, or pass only tasks")
+    _check_scorer(scorer, question)
     # Only options that were set are passed on: a task object carries its own.
     common = {
         "images": images,
@@ -173,9 +184,11 @@ def evaluate(
         optional = ("references", "allow_partial")
         prepared = prepare_tasks("scenes" if tasks is None else tasks, data=data, optional=optional, **chosen)
     blind = None if text_scorer is None else _text_scorer(text_scorer, device=device)
-    embedder = _as_embedder(
+    asked = {} if question is None else {"question": question}
+    embedder = (_as_embedder if scorer is None else _as_yes_scorer)(
         model,
         processor,
+        **asked,
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -199,6 +212,7 @@ def evaluate(
         "tie_tolerance": TIE_TOLERANCE,
         "diagnostics": diagnostics,
         **({} if suite is None else {"suite": suite}),
+        **({"scorer": {"name": "yes", **embedder.settings}} if isinstance(embedder, YesScorer) else {}),
         **{key: _short(value) for key, value in options.items()},
     }
     described, commit = _describe(embedder, name), source_commit()
@@ -482,6 +496,27 @@ def _as_embedder(model: Any, processor: Any, **settings: Any) -> Any:
             f"{ignored[0]} has no effect on a {type(model).__name__}, which encodes by itself; set it there"
         )
     return model
+
+
+def _check_scorer(scorer: str | None, question: str | None) -> None:
+    if scorer is not None and scorer not in SCORERS:
+        raise ArgumentError(f"scorer={scorer!r} is not known; there is {' and '.join(map(repr, SCORERS))}, or None")
+    if question is not None and scorer is None:
+        raise ArgumentError(f"question={question!r} is asked only with scorer='yes' (--scorer yes)")
+    check_question(question)
+
+
+def _as_yes_scorer(model: Any, processor: Any, **settings: Any) -> YesScorer:
+    if isinstance(model, (str, os.PathLike)):
+        return load_yes_scorer(os.fspath(model), processor=processor, **settings)
+    if isinstance(model, torch.nn.Module):
+        if processor is None:
+            raise ArgumentError("processor is missing; evaluate(model, processor, ...) needs it with a model object")
+        return YesScorer(model, processor, **settings)
+    raise ArgumentError(
+        f"scorer='yes' asks a generative model; a {type(model).__name__} scores by itself, so leave scorer out, or "
+        "pass an LVLM"
+    )
 
 
 def _describe(embedder: Any, name: str | None) -> dict[str, Any]:

@@ -1,0 +1,548 @@
+"""An LVLM as a scorer of pairs: how likely it says yes when asked whether an image shows a caption."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import AutoConfig, DynamicCache, PreTrainedModel
+
+from .checkpoints import as_dtype, load_dual_encoder, no_token_notes, non_finite_weights
+from .data.images import load_image, process_images
+from .embeddings import walk_modules
+from .errors import ArgumentError, CheckpointError, DataError, check_count
+from .models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
+from .models.discriminative_lvlm.base_discriminative_lvlm import image_arguments, load_lvlm, require_causal
+from .models.discriminative_lvlm.configuration_discriminative_lvlm import DiscriminativeLVLMConfig
+from .models.discriminative_lvlm.readings_discriminative_lvlm import require_template
+
+QUESTION = 'Does this image show "{}"? Answer Yes or No.'
+SCORES = ("log_odds", "probability")
+# Stands for a caption while the chat template is read; must not occur in one.
+_EXAMPLE = "a photo of seven umbrellas"
+# Attention whose keys and values can be kept and shared as they are.
+_ATTENTION = ("full_attention", "sliding_attention")
+
+
+@dataclass
+class _Prefixes:
+    """What the captions of several images share, read once."""
+
+    cache: list[tuple[torch.Tensor, torch.Tensor]]
+    mask: torch.Tensor  # [images, length]
+    next_position: torch.Tensor  # [images]
+
+
+class YesScorer:
+    """Scores an image and a caption by the probability of "Yes" against "No" after a question (as VQAScore does).
+
+    Works with every LVLM of transformers that reads an image as tokens of a causal language model, and with a
+    [`DiscriminativeLVLMModel`], whose adapters are switched off: asked is the LVLM as it was. What stands before a
+    caption, the image above all, is read once for all captions of the image, and its keys and values are shared; the
+    scores are those of reading each pair by itself. The language head is computed at the end of each pair only.
+
+    A pair scorer for [`~vlcomp.evaluate`]: give it in the place of a model, or pass `scorer="yes"`.
+
+    Args:
+        model (`PreTrainedModel`):
+            The LVLM.
+        processor (`ProcessorMixin`):
+            Has a `tokenizer`, an `image_processor` and a chat template.
+        question (`str`, *optional*):
+            Text with `{}` once, for the caption. By default `QUESTION`.
+        yes (`Sequence[str]`, defaults to `("Yes", "yes", "YES")`):
+            Words that mean yes. Each counts with and without a space before it, where that is one token.
+        no (`Sequence[str]`, defaults to `("No", "no", "NO")`):
+            Words that mean no.
+        output (`str`, defaults to `"log_odds"`):
+            `"log_odds"`, log P(Yes) - log P(No), which tells apart what lies close to 0 or 1 too; or `"probability"`,
+            P(Yes) / (P(Yes) + P(No)). Both put pairs in the same order.
+        batch_size (`int`, defaults to 64):
+            Pairs in one forward pass. The keys and values of the image are held once for each of them.
+        device (`str` or `torch.device`, *optional*):
+            Where to move the model; by default it stays where it is.
+        dtype (`torch.dtype` or `str`, *optional*):
+            Type to convert the weights to; by default they stay as they are.
+        fit (`str`, *optional*):
+            `"crop"`, `"squash"` or `"pad"`: how pictures are brought to the model's shape; `None` does as the
+            processor is configured.
+        num_workers (`int`, defaults to 0):
+            Threads that read images.
+        progress (`bool`, defaults to `False`):
+            Whether to show progress bars.
+        name (`str`, *optional*):
+            What to call the model in reports; by default where it was loaded from.
+
+    Raises:
+        ArgumentError: for a question without a place for the caption, or a setting out of range.
+        CheckpointError: if the model is no such LVLM, the processor lacks a part, or the tokenizer has no single token
+            for yes or for no.
+
+    Reference:
+        Lin et al. 2024 (ECCV, arXiv 2404.01291, VQAScore).
+
+    Deviations:
+        VQAScore takes P(Yes) among all tokens; here it is set against P(No), so that words which are neither do not
+        count.
+
+    Example:
+        >>> from vlcomp.testing import tiny_images, tiny_llava, tiny_lvlm_processor
+        >>> from vlcomp.yes_scorer import YesScorer
+        >>> scorer = YesScorer(tiny_llava(), tiny_lvlm_processor("llava"), question='Is it "{}"?', yes="a", no="b")
+        >>> image = tiny_images(1)[0]
+        >>> scorer.score_pairs([image, image], ["a red cup", "a blue star"]).shape
+        torch.Size([2])
+    """
+
+    takes_sources = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        *,
+        question: str | None = None,
+        yes: str | Sequence[str] = ("Yes", "yes", "YES"),
+        no: str | Sequence[str] = ("No", "no", "NO"),
+        output: str = "log_odds",
+        batch_size: int = 64,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | str | None = None,
+        fit: str | None = None,
+        num_workers: int = 0,
+        progress: bool = False,
+        name: str | None = None,
+    ) -> None:
+        check_question(question)
+        check_count("batch_size", batch_size)
+        check_count("num_workers", num_workers, 0, " (no threads) or more")
+        if output not in SCORES:
+            raise ArgumentError(f"output={output!r} is not one of {', '.join(map(repr, SCORES))}")
+        if fit not in (None, "crop", "squash", "pad"):
+            raise ArgumentError(f"fit={fit!r} is not one of 'crop', 'squash', 'pad' or None (as the processor is set)")
+        self.name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+        _require_lvlm(model, self.name)
+        self.model, self.processor = model, processor
+        template = _template_of(processor, self.name)
+        self.tokenizer = processor.tokenizer
+        if device is not None:
+            _require_device(device)
+            model.to(device)
+        if dtype is not None and dtype != "auto":
+            model.to(as_dtype(dtype))
+        self.question = QUESTION if question is None else question
+        self.yes, self.no = ([words] if isinstance(words, str) else list(words) for words in (yes, no))
+        self.output, self.batch_size, self.fit = output, batch_size, fit
+        self.num_workers, self.progress = num_workers, progress
+        self.template = template
+        self._image_token = DiscriminativeLVLMConfig(base_config=copy.deepcopy(self.lvlm.config)).image_token_id
+        self._yes, self._no = self._answers("yes", self.yes), self._answers("no", self.no)
+        both = set(self._yes) & set(self._no)
+        if both:
+            raise ArgumentError(f"yes={self.yes} and no={self.no} have a token in common, {both.pop()}")
+        self._before, self._behind = self._around()
+        self._start = self._start_tokens()
+
+    # -- what an evaluation asks for
+
+    @property
+    def lvlm(self) -> PreTrainedModel:
+        """The LVLM that is asked."""
+        return self.model.lvlm if isinstance(self.model, DiscriminativeLVLMModel) else self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.lvlm.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.lvlm.dtype
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on beside the weights, for a results file."""
+        return {"question": self.question, "yes": self.yes, "no": self.no, "output": self.output}
+
+    def fingerprint(self) -> str:
+        """Something that differs for scorers that give different scores.
+
+        Returns:
+            `str`
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in sorted(self.lvlm.state_dict().items()):
+            if ".lora_" in name or not isinstance(tensor, torch.Tensor):
+                continue  # switched off
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        images = self.processor.image_processor
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        texts = backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
+        about = [type(images).__name__, images.to_json_string(), texts, self.template, sorted(self.settings.items())]
+        digest.update(repr([*about, self.fit, self.device.type]).encode(errors="surrogatepass"))
+        return digest.hexdigest()
+
+    def score_pairs(self, images: Sequence[Any], texts: Sequence[str]) -> torch.Tensor:
+        """Score pairs of an image and a caption.
+
+        Args:
+            images (`Sequence` of shape [pairs]):
+                Image of each pair: a path, URL, `bytes`, undecoded `datasets.Image` dictionary, PIL image or array.
+                Equal paths, and the same object several times, are one image, read once.
+            texts (`Sequence[str]` of shape [pairs]):
+                Caption of each pair.
+
+        Returns:
+            `torch.Tensor`: [pairs] float32 on the CPU, in their order.
+
+        Raises:
+            ArgumentError: if there are not as many images as texts, or a text is no string.
+            DataError: if an image cannot be read, or a text holds the token of an image.
+        """
+        images, texts = list(images), list(texts)
+        if len(images) != len(texts):
+            raise ArgumentError(f"images and texts are pairs, but there are {len(images)} and {len(texts)}")
+        for position, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ArgumentError(f"texts[{position}] is {text!r} of type {type(text).__name__}, not a string")
+        scores = torch.zeros(len(texts))
+        groups: dict[Any, list[int]] = {}
+        for position, source in enumerate(images):
+            key = os.fspath(source) if isinstance(source, (str, os.PathLike)) else id(source)
+            groups.setdefault(key, []).append(position)
+        tokens = self._tokens(texts)
+        with self._asking(), tqdm(total=len(texts), desc="ask", disable=not self.progress, leave=False) as bar:
+            for part in self._parts(list(groups.values())):
+                found = self._score_part([images[rows[0]] for rows in part], [[tokens[i] for i in r] for r in part])
+                scores[torch.tensor([i for rows in part for i in rows])] = found
+                bar.update(len(found))
+        return scores
+
+    # -- texts
+
+    def _answers(self, argument: str, words: Sequence[str]) -> list[int]:
+        """Tokens that begin and end an answer."""
+        if not words or not all(isinstance(word, str) and word.strip() for word in words):
+            raise ArgumentError(f"{argument}={words!r} must be one or more words")
+        found = []
+        unknown = self.tokenizer.unk_token_id
+        for word in words:
+            for text in (word, f" {word}"):
+                ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+                if len(ids) == 1 and ids[0] != unknown:
+                    found.append(ids[0])
+        if not found:
+            raise CheckpointError(
+                f"{self.name}: the tokenizer has no single token for {' or '.join(map(repr, words))}, so the "
+                f"probability of {argument} as the next token cannot be read off; pass {argument}=[...] to YesScorer with "
+                "words that it has, or score with embeddings"
+            )
+        return sorted(set(found))
+
+    def _around(self) -> tuple[str, str]:
+        """What the chat puts before and behind a caption, as text."""
+        question = self.question.replace("{}", _EXAMPLE)
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        token = self.tokenizer.convert_ids_to_tokens(self._image_token)
+        if (
+            token is None
+            or text.count(token) != 1
+            or text.count(_EXAMPLE) != 1
+            or text.index(token) > text.index(_EXAMPLE)
+        ):
+            raise CheckpointError(
+                f"{self.name}: the chat template does not place {token!r} once, and the question once behind it; it "
+                f"gives {text!r}. Pass a processor with the chat template of the LVLM"
+            )
+        before, behind = text.split(_EXAMPLE)
+        return before, behind
+
+    def _start_tokens(self) -> list[int]:
+        """What the tokenizer puts before every text, unless the chat begins with it."""
+        if self.tokenizer.bos_token and self._before.startswith(self.tokenizer.bos_token):
+            return []
+        plain = self.tokenizer(_EXAMPLE, add_special_tokens=False)["input_ids"]
+        full = self.tokenizer(_EXAMPLE)["input_ids"]
+        return next((full[:i] for i in range(len(full)) if full[i : i + len(plain)] == plain), [])
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The whole chat of each caption; the image is one token."""
+        if not texts:
+            return []
+        chats = [f"{self._before}{text}{self._behind}" for text in texts]
+        try:
+            encoded = self.tokenizer(chats, add_special_tokens=False)["input_ids"]
+        except (TypeError, UnicodeError) as error:
+            bad = next((text for text in texts if text.encode(errors="replace").decode() != text), texts[0])
+            raise DataError(f"the text {bad!r} is not valid Unicode; repair it") from error
+        image, size = self._image_token, self.lvlm.get_input_embeddings().num_embeddings
+        for text, ids in zip(texts, encoded, strict=True):
+            if ids.count(image) != 1:
+                raise DataError(f"the text {text!r} holds the token of an image; take it out")
+            if max(ids) >= size:
+                raise CheckpointError(
+                    f"{self.name}: the tokenizer gives token {max(ids)} but the model has only {size}; the processor "
+                    "belongs to another model"
+                )
+        return [[*self._start, *ids] for ids in encoded]
+
+    # -- passes
+
+    def _parts(self, groups: list[list[int]]) -> Iterator[list[list[int]]]:
+        """Images whose pairs fit into one pass; one that has more is a part of its own."""
+        part: list[list[int]] = []
+        for rows in groups:
+            if part and (self._one_by_one or sum(map(len, part)) + len(rows) > self.batch_size):
+                yield part
+                part = []
+            part.append(rows)
+        if part:
+            yield part
+
+    @property
+    def _one_by_one(self) -> bool:
+        # A window counts places, and images of different length leave empty ones.
+        return "sliding_attention" in _attention_kinds(self.lvlm)
+
+    def _score_part(self, sources: list[Any], chats: list[list[list[int]]]) -> torch.Tensor:
+        shared = [_common(rows) for rows in chats]
+        prefixes = self._read_images(sources, [rows[0][:n] for rows, n in zip(chats, shared, strict=True)])
+        owners = [owner for owner, rows in enumerate(chats) for _ in rows]
+        rests = [ids[n:] for rows, n in zip(chats, shared, strict=True) for ids in rows]
+        step = self.batch_size
+        parts = [
+            self._continue(prefixes, owners[i : i + step], rests[i : i + step]) for i in range(0, len(rests), step)
+        ]
+        odds = torch.cat(parts)
+        return odds.sigmoid() if self.output == "probability" else odds
+
+    def _read_images(self, sources: list[Any], chats: list[list[int]]) -> _Prefixes:
+        """Read what the captions of each image share, and keep its keys and values."""
+        workers = min(self.num_workers, len(sources))
+        if workers > 1:
+            with ThreadPoolExecutor(workers, thread_name_prefix="vlcomp-images") as pool:
+                pictures = list(pool.map(load_image, sources))
+        else:
+            pictures = [load_image(source) for source in sources]
+        lvlm, inner = self.lvlm, self.lvlm.model
+        inputs = dict(process_images(self.processor.image_processor, pictures, fit=self.fit))
+        pixels = inputs.pop("pixel_values").to(self.device, self.dtype)
+        inputs = image_arguments(lvlm, {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in inputs.items()})
+        features = list(inner.get_image_features(pixels, return_dict=True, **inputs).pooler_output)
+        image = self._image_token
+        rows = []
+        for ids, feature in zip(chats, features, strict=True):
+            at = ids.index(image)
+            rows.append(torch.tensor([*ids[:at], *[image] * len(feature), *ids[at + 1 :]]))
+        ids = pad_sequence(rows, batch_first=True).to(self.device)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self.device)
+        is_image = (ids == image) & mask.bool()
+        if hasattr(inner, "get_rope_index"):
+            # Given, so that what the model remembers of other images has no part in it.
+            positions = inner.get_rope_index(
+                ids,
+                mm_token_type_ids=is_image.int(),
+                image_grid_thw=inputs.get("image_grid_thw"),
+                attention_mask=mask,
+            )[0]
+            last = positions.masked_fill(mask == 0, 0).amax(dim=(0, 2))
+        else:
+            positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
+            last = mask.sum(dim=1) - 1
+        embeds = lvlm.get_input_embeddings()(ids.masked_fill(is_image, 0))
+        embeds = embeds.masked_scatter(is_image[..., None], torch.cat(features).to(embeds))
+        cache = DynamicCache()
+        inner.language_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        return _Prefixes([(layer.keys, layer.values) for layer in cache.layers], mask, last + 1)
+
+    def _continue(self, prefixes: _Prefixes, owners: list[int], rests: list[list[int]]) -> torch.Tensor:
+        """Log-odds of yes after each rest of a chat, which continues the prefix of its owner."""
+        own = torch.tensor(owners, device=self.device)
+        ids = pad_sequence([torch.tensor(rest) for rest in rests], batch_first=True).to(self.device)
+        sizes = torch.tensor([len(rest) for rest in rests], device=self.device)
+        places = torch.arange(ids.shape[1], device=self.device)
+        positions = prefixes.next_position[own][:, None] + places
+        if hasattr(self.lvlm.model, "get_rope_index"):
+            positions = positions.expand(3, -1, -1)
+        cache = DynamicCache(
+            [(keys[own.to(keys.device)], values[own.to(values.device)]) for keys, values in prefixes.cache]
+        )
+        hidden = self.lvlm.model.language_model(
+            inputs_embeds=self.lvlm.get_input_embeddings()(ids),
+            attention_mask=torch.cat([prefixes.mask[own], (places < sizes[:, None]).to(prefixes.mask)], dim=1),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        ends = hidden[torch.arange(len(rests), device=hidden.device), sizes.to(hidden.device) - 1]
+        logits = self.lvlm.get_output_embeddings()(ends).float()
+        return (logits[:, self._yes].logsumexp(dim=1) - logits[:, self._no].logsumexp(dim=1)).cpu()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        adapted = isinstance(self.model, DiscriminativeLVLMModel)
+        training = [module for module in walk_modules(self.model) if module.training]
+        try:
+            for module in training:
+                module.training = False
+            # Inference mode marks what a model keeps for later calls (rotary tables) as unfit for training.
+            with self.model.disable_adapters() if adapted else nullcontext():
+                with torch.no_grad() if training else torch.inference_mode():
+                    yield
+        finally:
+            for module in training:
+                module.training = True
+
+
+def check_question(question: str | None) -> None:
+    """Refuse a question that has no place for the caption.
+
+    Args:
+        question (`str`, *optional*):
+            The question; `None` for the default one.
+
+    Raises:
+        ArgumentError: if it is no text with `{}` once.
+    """
+    if question is not None and (not isinstance(question, str) or question.count("{}") != 1):
+        raise ArgumentError(
+            f"question={question!r} must be a text with {{}} once, for the caption, as in {QUESTION!r}"
+        )
+
+
+def _common(chats: Sequence[Sequence[int]]) -> int:
+    """How many tokens chats have in common at their start; each keeps at least one of its own."""
+    shared = 0
+    for tokens in zip(*(chat[:-1] for chat in chats), strict=False):
+        if len(set(tokens)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def _attention_kinds(lvlm: PreTrainedModel) -> set[str]:
+    return set(getattr(lvlm.config.get_text_config(), "layer_types", None) or ["full_attention"])
+
+
+def _require_lvlm(model: Any, name: str) -> None:
+    lvlm = model.lvlm if isinstance(model, DiscriminativeLVLMModel) else model
+    if not isinstance(lvlm, PreTrainedModel) or not hasattr(lvlm, "get_output_embeddings"):
+        raise CheckpointError(f"{name}: {type(model).__name__} is no model of transformers that answers questions")
+    try:
+        require_causal(lvlm)
+    except ValueError as error:
+        raise CheckpointError(f"{name}: {error}; scorer='yes' asks an LVLM a question") from error
+    other = _attention_kinds(lvlm) - set(_ATTENTION)
+    if other:
+        raise CheckpointError(f"{name}: its language model has {other.pop()!r} layers, whose state cannot be shared")
+    bad = non_finite_weights(lvlm)
+    if bad:
+        raise CheckpointError(f"{name}: weights are NaN or infinite: {bad}")
+
+
+def _template_of(processor: Any, name: str) -> str:
+    for part in ("tokenizer", "image_processor"):
+        if getattr(processor, part, None) is None:
+            raise CheckpointError(
+                f"{name}: processor is {type(processor).__name__}, which has no {part}; pass "
+                "DiscriminativeLVLMProcessor.from_lvlm('<LVLM>')"
+            )
+    template = getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+    try:
+        return require_template(template, name)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _require_device(device: str | torch.device) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ArgumentError(f"device={device!r} is not a device of torch; try 'cpu' or 'cuda:0'") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"device={str(device)!r}, but torch sees no CUDA device; leave it out or pass 'cpu'")
+
+
+def load_yes_scorer(
+    model: str | Path,
+    *,
+    processor: Any = None,
+    revision: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    **kwargs: Any,
+) -> YesScorer:
+    """Load an LVLM, or a discriminative LVLM, and its processor from a folder or the Hub.
+
+    Args:
+        model (`str` or `Path`):
+            Folder or Hub repository.
+        processor (`str`, `Path` or `ProcessorMixin`, *optional*):
+            Where the processor is, if not with the model, or the processor itself.
+        revision (`str`, *optional*):
+            Branch, tag or commit on the Hub.
+        dtype (`torch.dtype` or `str`, *optional*):
+            Type of the weights; by default as they were saved.
+        **kwargs:
+            Passed to [`YesScorer`] (`question`, `batch_size`, `device`, ...).
+
+    Returns:
+        [`YesScorer`]
+
+    Raises:
+        CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
+
+    Example:
+        >>> import tempfile
+        >>> from vlcomp.testing import save_tiny_lvlm
+        >>> from vlcomp.yes_scorer import load_yes_scorer
+        >>> load_yes_scorer(save_tiny_lvlm(tempfile.mkdtemp()), yes="a", no="b").output
+        'log_odds'
+    """
+    check_question(kwargs.get("question"))
+    where, hub = os.fspath(model), {} if revision is None else {"revision": revision}
+    typed = {} if dtype is None else {"dtype": as_dtype(dtype)}
+    if _model_type(where, hub) == DiscriminativeLVLMConfig.model_type:
+        loaded, processor = load_dual_encoder(where, processor=processor, revision=revision, dtype=dtype)
+    else:
+        try:
+            with no_token_notes():
+                # Asked to tell what was missing, it gives a pair.
+                (loaded, info), _, _ = load_lvlm(where, output_loading_info=True, **hub, **typed)
+            if processor is None or isinstance(processor, (str, os.PathLike)):
+                processor = DiscriminativeLVLMProcessor.from_lvlm(where if processor is None else processor, **hub)
+        except ValueError as error:
+            raise CheckpointError(f"{where}: {error}") from error
+        if info["missing_keys"]:
+            missing = ", ".join(sorted(info["missing_keys"])[:3])
+            raise CheckpointError(f"{where}: the checkpoint lacks weights ({missing}), which would be random")
+    return YesScorer(loaded.eval(), processor, **{"name": where, **kwargs})
+
+
+def _model_type(where: str, hub: dict[str, Any]) -> str | None:
+    try:
+        return AutoConfig.from_pretrained(where, **hub).model_type
+    except Exception:  # loading it says what is wrong
+        return None
+
+
+__all__ = ["QUESTION", "YesScorer", "check_question", "load_yes_scorer"]
