@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ from vlcomp.cli import train as train_verb
 from vlcomp.cli._train_options import read_settings
 from vlcomp.data import load_captioned
 from vlcomp.methods import METHODS
+from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel
 from vlcomp.testing import make_captioned_folder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SMALL_LVLM = {"num_images": 40, "batch_size": 4, "width": 32, "layers": 2, "eval_items": 2}
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
 
 
@@ -124,6 +127,37 @@ def test_train_iterated_clip(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "generation 1: a new language agent" in printed and "generation 2: a new language agent" in printed
     assert '<section class="code">' in (output / "codebook.html").read_text(encoding="utf-8")
+
+
+def test_train_scenes_lvlm(tmp_path, monkeypatch, capsys, clip_checkpoint):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    script = runpy.run_path(str(EXAMPLES / "train_scenes_lvlm.py"))
+    found = script["main"](str(tmp_path / "lvlm"), clip=clip_checkpoint, steps=2, progress=False, **SMALL_LVLM)
+    assert set(found) >= {"exact_match", "token_accuracy"}
+    printed = capsys.readouterr().out
+    assert "shown:     The picture shows" in printed and "described:" in printed
+
+
+def test_train_discriminative_lvlm(tmp_path, monkeypatch, capsys, clip_checkpoint):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    script = runpy.run_path(str(EXAMPLES / "train_discriminative_lvlm.py"))
+    scope = script["main"].__globals__
+    real = scope["DiscriminativeLVLMTrainingArguments"]
+    monkeypatch.setitem(
+        scope,
+        "DiscriminativeLVLMTrainingArguments",
+        lambda *args, **kwargs: real(*args, **{**kwargs, "per_device_train_batch_size": 8, "use_cpu": True}),
+    )
+    monkeypatch.setitem(scope, "evaluate", partial(scope["evaluate"], size=8, progress=False))
+    monkeypatch.setitem(scope, "train_scenes_lvlm", partial(scope["train_scenes_lvlm"], steps=1, progress=False))
+    output = tmp_path / "out"
+    found = script["main"](str(output), steps=2, rows=32, limit=8, clip=clip_checkpoint, **SMALL_LVLM)
+    assert set(found) == {"untrained", "trained"}
+    assert "scenes/swap_attribute/accuracy" in found["trained"]
+    # What the docstring says: the LVLM stays as it was and where it was, what is saved is small beside it.
+    saved = json.loads((output / "model" / "config.json").read_text())
+    assert saved["base_name_or_path"] == str(output / "lvlm")
+    assert isinstance(AutoModel.from_pretrained(output / "model"), DiscriminativeLVLMModel)
 
 
 def test_prepare_coco(tmp_path, capsys):

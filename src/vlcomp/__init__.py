@@ -31,6 +31,7 @@ _LAZY: dict[str, str] = {
     "IteratedCLIPTrainingArguments": "training",
     "NegativeGenerator": "data",
     "Report": "evaluation",
+    "YesScorer": "yes_scorer",
     "ZeroShotPipeline": "pipelines",
     "evaluate": "evaluation",
     "generate_negatives": "data",
@@ -38,6 +39,7 @@ _LAZY: dict[str, str] = {
     "load_captioned": "data",
     "load_embedder": "embeddings",
     "load_scenes": "data.scenes",
+    "load_yes_scorer": "yes_scorer",
     "push_to_hub": "hub.push",
 }
 _SUBMODULES = (

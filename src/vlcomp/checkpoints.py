@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging as python_logging
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_MAPPING
 from transformers.utils import logging
 
 from .errors import ArgumentError, CheckpointError
@@ -79,6 +81,7 @@ def _loaded(
     classes: Mapping[str, type[PreTrainedModel]],
 ) -> tuple[PreTrainedModel, Any]:
     _require_model_files(where)
+    _refuse_lvlm(where, source, classes)
     if processor is None or isinstance(processor, (str, os.PathLike)):
         processor = _load_processor(where if processor is None else os.fspath(processor), source)
     typed = {} if dtype is None else {"dtype": as_dtype(dtype)}
@@ -172,9 +175,39 @@ def require_processor(processor: Any, name: str) -> None:
 
 def _processor_fix(name: str) -> str:
     folder = name if os.path.isdir(name) else "<folder>"
+    entries = _config_entries(name)
+    if entries.get("model_type") == "discriminative_lvlm":
+        base = entries.get("base_name_or_path") or "<LVLM>"
+        return f"Add them from its LVLM: DiscriminativeLVLMProcessor.from_lvlm({base!r}).save_pretrained({folder!r})"
     return (
         "Add them from the model it was trained from: "
         f"AutoProcessor.from_pretrained('<base model>').save_pretrained({folder!r})"
+    )
+
+
+def _config_entries(folder: str) -> dict[str, Any]:
+    try:
+        found = json.loads((Path(folder) / _MODEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not a folder, or no checkpoint: said where it is loaded
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse_lvlm(where: str, source: Mapping[str, Any], classes: Mapping[str, Any]) -> None:
+    """Tell what to do with a generative model, before its processor or its weights raise something else."""
+    try:
+        config = AutoConfig.from_pretrained(where, **source)
+    except Exception:  # as for the processor; loading the model says what is wrong
+        return
+    if config.model_type in classes or type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return
+    # BLIP and others are both: a dual encoder, and under another head a model that generates.
+    if type(config) in MODEL_MAPPING and hasattr(MODEL_MAPPING[type(config)], "get_text_features"):
+        return
+    raise CheckpointError(
+        f"{where} holds a generative model of type {config.model_type!r}, which has no embeddings of texts; make a "
+        f"dual encoder of it with DiscriminativeLVLMModel.from_lvlm({where!r}) or `vlcomp train discriminative-lvlm "
+        f"--model {where}`, or measure it as it is with `vlcomp evaluate {where} --scorer yes`"
     )
 
 

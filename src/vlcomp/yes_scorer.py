@@ -8,14 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import AutoConfig, DynamicCache, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import logging
 
 from .checkpoints import as_dtype, load_dual_encoder, no_token_notes, non_finite_weights
 from .data.images import load_image, process_images
@@ -25,22 +24,20 @@ from .models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeL
 from .models.discriminative_lvlm.base_discriminative_lvlm import image_arguments, load_lvlm, require_causal
 from .models.discriminative_lvlm.configuration_discriminative_lvlm import DiscriminativeLVLMConfig
 from .models.discriminative_lvlm.readings_discriminative_lvlm import require_template
+from .models.shared_prefix import (
+    Prefixes,
+    attention_that_cannot_be_shared,
+    last_hidden_states,
+    read_prefixes,
+    reads_one_by_one,
+)
 
 QUESTION = 'Does this image show "{}"? Answer Yes or No.'
 SCORES = ("log_odds", "probability")
 # Stands for a caption while the chat template is read; must not occur in one.
 _EXAMPLE = "a photo of seven umbrellas"
-# Attention whose keys and values can be kept and shared as they are.
-_ATTENTION = ("full_attention", "sliding_attention")
-
-
-@dataclass
-class _Prefixes:
-    """What the captions of several images share, read once."""
-
-    cache: list[tuple[torch.Tensor, torch.Tensor]]
-    mask: torch.Tensor  # [images, length]
-    next_position: torch.Tensor  # [images]
+# How vocabularies write the space before a word.
+_SPACES = ("Ġ", "▁")
 
 
 class YesScorer:
@@ -236,20 +233,21 @@ class YesScorer:
         """Tokens that begin and end an answer."""
         if not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise ArgumentError(f"{argument}={words!r} must be one or more words")
-        found = []
-        unknown = self.tokenizer.unk_token_id
-        for word in words:
+        # Which of them is due depends on what the chat ends in: a colon, a line break, a special token.
+        known = self.tokenizer.get_vocab()
+        found = {known[start + word] for word in words for start in ("", *_SPACES) if start + word in known}
+        for word in words:  # letters beyond ASCII stand otherwise in a vocabulary of bytes
             for text in (word, f" {word}"):
                 ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-                if len(ids) == 1 and ids[0] != unknown:
-                    found.append(ids[0])
+                if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
+                    found.add(ids[0])
         if not found:
             raise CheckpointError(
                 f"{self.name}: the tokenizer has no single token for {' or '.join(map(repr, words))}, so the "
-                f"probability of {argument} as the next token cannot be read off; pass {argument}=[...] to YesScorer with "
-                "words that it has, or score with embeddings"
+                f"probability of {argument} as the next token cannot be read off; give YesScorer words that it has "
+                f"({argument}=[...]), or score with embeddings"
             )
-        return sorted(set(found))
+        return sorted(found)
 
     def _around(self) -> tuple[str, str]:
         """What the chat puts before and behind a caption, as text."""
@@ -309,18 +307,14 @@ class YesScorer:
     def _parts(self, groups: list[list[int]]) -> Iterator[list[list[int]]]:
         """Images whose pairs fit into one pass; one that has more is a part of its own."""
         part: list[list[int]] = []
+        alone = reads_one_by_one(self.lvlm)
         for rows in groups:
-            if part and (self._one_by_one or sum(map(len, part)) + len(rows) > self.batch_size):
+            if part and (alone or sum(map(len, part)) + len(rows) > self.batch_size):
                 yield part
                 part = []
             part.append(rows)
         if part:
             yield part
-
-    @property
-    def _one_by_one(self) -> bool:
-        # A window counts places, and images of different length leave empty ones.
-        return "sliding_attention" in _attention_kinds(self.lvlm)
 
     def _score_part(self, sources: list[Any], chats: list[list[list[int]]]) -> torch.Tensor:
         shared = [_common(rows) for rows in chats]
@@ -329,73 +323,32 @@ class YesScorer:
         rests = [ids[n:] for rows, n in zip(chats, shared, strict=True) for ids in rows]
         step = self.batch_size
         parts = [
-            self._continue(prefixes, owners[i : i + step], rests[i : i + step]) for i in range(0, len(rests), step)
+            self._log_odds(prefixes, owners[i : i + step], rests[i : i + step]) for i in range(0, len(rests), step)
         ]
         odds = torch.cat(parts)
         return odds.sigmoid() if self.output == "probability" else odds
 
-    def _read_images(self, sources: list[Any], chats: list[list[int]]) -> _Prefixes:
-        """Read what the captions of each image share, and keep its keys and values."""
+    def _read_images(self, sources: list[Any], chats: list[list[int]]) -> Prefixes:
+        """Read what the captions of each image share."""
         workers = min(self.num_workers, len(sources))
         if workers > 1:
             with ThreadPoolExecutor(workers, thread_name_prefix="vlcomp-images") as pool:
                 pictures = list(pool.map(load_image, sources))
         else:
             pictures = [load_image(source) for source in sources]
-        lvlm, inner = self.lvlm, self.lvlm.model
         inputs = dict(process_images(self.processor.image_processor, pictures, fit=self.fit))
         pixels = inputs.pop("pixel_values").to(self.device, self.dtype)
-        inputs = image_arguments(lvlm, {k: v.to(self.device) if torch.is_tensor(v) else v for k, v in inputs.items()})
-        features = list(inner.get_image_features(pixels, return_dict=True, **inputs).pooler_output)
-        image = self._image_token
-        rows = []
-        for ids, feature in zip(chats, features, strict=True):
-            at = ids.index(image)
-            rows.append(torch.tensor([*ids[:at], *[image] * len(feature), *ids[at + 1 :]]))
-        ids = pad_sequence(rows, batch_first=True).to(self.device)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(self.device)
-        is_image = (ids == image) & mask.bool()
-        if hasattr(inner, "get_rope_index"):
-            # Given, so that what the model remembers of other images has no part in it.
-            positions = inner.get_rope_index(
-                ids,
-                mm_token_type_ids=is_image.int(),
-                image_grid_thw=inputs.get("image_grid_thw"),
-                attention_mask=mask,
-            )[0]
-            last = positions.masked_fill(mask == 0, 0).amax(dim=(0, 2))
-        else:
-            positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
-            last = mask.sum(dim=1) - 1
-        embeds = lvlm.get_input_embeddings()(ids.masked_fill(is_image, 0))
-        embeds = embeds.masked_scatter(is_image[..., None], torch.cat(features).to(embeds))
-        cache = DynamicCache()
-        inner.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        inputs = {name: value.to(self.device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+        inputs = image_arguments(self.lvlm, inputs)
+        features = self.lvlm.model.get_image_features(pixels, return_dict=True, **inputs).pooler_output
+        return read_prefixes(
+            self.lvlm, chats, list(features), self._image_token, image_grid_thw=inputs.get("image_grid_thw")
         )
-        return _Prefixes([(layer.keys, layer.values) for layer in cache.layers], mask, last + 1)
 
-    def _continue(self, prefixes: _Prefixes, owners: list[int], rests: list[list[int]]) -> torch.Tensor:
-        """Log-odds of yes after each rest of a chat, which continues the prefix of its owner."""
-        own = torch.tensor(owners, device=self.device)
-        ids = pad_sequence([torch.tensor(rest) for rest in rests], batch_first=True).to(self.device)
-        sizes = torch.tensor([len(rest) for rest in rests], device=self.device)
-        places = torch.arange(ids.shape[1], device=self.device)
-        positions = prefixes.next_position[own][:, None] + places
-        if hasattr(self.lvlm.model, "get_rope_index"):
-            positions = positions.expand(3, -1, -1)
-        cache = DynamicCache(
-            [(keys[own.to(keys.device)], values[own.to(values.device)]) for keys, values in prefixes.cache]
-        )
-        hidden = self.lvlm.model.language_model(
-            inputs_embeds=self.lvlm.get_input_embeddings()(ids),
-            attention_mask=torch.cat([prefixes.mask[own], (places < sizes[:, None]).to(prefixes.mask)], dim=1),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        ends = hidden[torch.arange(len(rests), device=hidden.device), sizes.to(hidden.device) - 1]
-        logits = self.lvlm.get_output_embeddings()(ends).float()
+    def _log_odds(self, prefixes: Prefixes, owners: list[int], rests: list[list[int]]) -> torch.Tensor:
+        """Of yes as the next token after each rest of a chat, which continues the prefix of its owner."""
+        hidden = last_hidden_states(self.lvlm, prefixes, owners, rests)
+        logits = self.lvlm.get_output_embeddings()(hidden).float()
         return (logits[:, self._yes].logsumexp(dim=1) - logits[:, self._no].logsumexp(dim=1)).cpu()
 
     @contextmanager
@@ -440,10 +393,6 @@ def _common(chats: Sequence[Sequence[int]]) -> int:
     return shared
 
 
-def _attention_kinds(lvlm: PreTrainedModel) -> set[str]:
-    return set(getattr(lvlm.config.get_text_config(), "layer_types", None) or ["full_attention"])
-
-
 def _require_lvlm(model: Any, name: str) -> None:
     lvlm = model.lvlm if isinstance(model, DiscriminativeLVLMModel) else model
     if not isinstance(lvlm, PreTrainedModel) or not hasattr(lvlm, "get_output_embeddings"):
@@ -452,9 +401,9 @@ def _require_lvlm(model: Any, name: str) -> None:
         require_causal(lvlm)
     except ValueError as error:
         raise CheckpointError(f"{name}: {error}; scorer='yes' asks an LVLM a question") from error
-    other = _attention_kinds(lvlm) - set(_ATTENTION)
+    other = attention_that_cannot_be_shared(lvlm)
     if other:
-        raise CheckpointError(f"{name}: its language model has {other.pop()!r} layers, whose state cannot be shared")
+        raise CheckpointError(f"{name}: its language model has {other!r} layers, whose state cannot be shared")
     bad = non_finite_weights(lvlm)
     if bad:
         raise CheckpointError(f"{name}: weights are NaN or infinite: {bad}")
@@ -525,17 +474,30 @@ def load_yes_scorer(
         loaded, processor = load_dual_encoder(where, processor=processor, revision=revision, dtype=dtype)
     else:
         try:
-            with no_token_notes():
+            with no_token_notes(), _bars(kwargs.get("progress", False)):
                 # Asked to tell what was missing, it gives a pair.
                 (loaded, info), _, _ = load_lvlm(where, output_loading_info=True, **hub, **typed)
             if processor is None or isinstance(processor, (str, os.PathLike)):
                 processor = DiscriminativeLVLMProcessor.from_lvlm(where if processor is None else processor, **hub)
         except ValueError as error:
-            raise CheckpointError(f"{where}: {error}") from error
+            raise CheckpointError(str(error)) from error
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise CheckpointError(f"{where}: the checkpoint lacks weights ({missing}), which would be random")
     return YesScorer(loaded.eval(), processor, **{"name": where, **kwargs})
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[None]:
+    """Leave out the bar of transformers while weights are read."""
+    change = logging.is_progress_bar_enabled() and not shown
+    if change:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if change:
+            logging.enable_progress_bar()
 
 
 def _model_type(where: str, hub: dict[str, Any]) -> str | None:

@@ -204,6 +204,82 @@ def test_negatives_and_long_captions(tmp_path):
     assert dataset.features["negative_captions"] == datasets.List(datasets.Value("string"))
 
 
+# --- long captions without short ones ------------------------------------------------------------------------------
+
+# One row has both, one a long caption alone.
+LONG = [{"caption": "a cup", "long_caption": "a cup on a table"}, {"caption": None, "long_caption": "a star, alone"}]
+
+
+def _long(source: str, tmp_path: Path, rows: list[dict]) -> str | datasets.Dataset:
+    rows = [dict(row) for row in rows]
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    if source in ("dataset", "parquet"):
+        data = datasets.Dataset.from_dict({"image": _structs(*PNGS[: len(rows)]), **columns})
+        if source == "parquet":
+            data.to_parquet(tmp_path / "rows.parquet")
+            return str(tmp_path / "rows.parquet")
+        return data
+    if source == "shard":
+        members = [
+            (f"{i}.{end}", content)
+            for i, row in enumerate(rows)
+            for end, content in (("png", PNGS[i]), ("json", json.dumps(row).encode()))
+        ]
+        return str(_tar(tmp_path / "rows.tar", members))
+    folder = make_captioned_folder(tmp_path / "folder", n=len(rows))
+    rows = [{"file_name": f"{i:04d}.png", **row} for i, row in enumerate(rows)]
+    if source == "csv":
+        (folder / "metadata.jsonl").unlink()
+        lines = [",".join(rows[0]), *(",".join(f'"{value or ""}"' for value in row.values()) for row in rows)]
+        (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    else:
+        _write(folder, rows)
+    return str(folder)
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "dataset", "parquet", "shard"])
+@pytest.mark.parametrize("empty", [None, " "])
+def test_a_caption_may_be_missing_beside_a_long_one(source, empty, tmp_path):
+    rows = [LONG[0], {**LONG[1], "caption": empty}]
+    loaded = load_captioned(_long(source, tmp_path, rows))
+    assert loaded["caption"][:] == ["a cup", None]
+    assert loaded["long_caption"][:] == ["a cup on a table", "a star, alone"]
+    assert loaded.features["caption"] == datasets.Value("string") and len(set(loaded["image_id"])) == 2
+    if source in ("parquet", "shard"):
+        streamed = list(load_captioned(_long(source, tmp_path, rows), streaming=True))
+        assert [row["caption"] for row in streamed] == ["a cup", None]
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "dataset", "parquet"])
+def test_long_captions_alone_are_data_without_captions(source, tmp_path):
+    rows = [{"long_caption": "a cup on a table"}, {"long_caption": "a star, alone"}]
+    data = _long(source, tmp_path, rows)
+    loaded = load_captioned(data)
+    assert "caption" not in loaded.column_names and loaded["long_caption"][1] == "a star, alone"
+    if source == "parquet":
+        streamed = load_captioned(data, streaming=True)
+        assert [set(row) for row in streamed] == [{"image", "image_id", "long_caption"}] * 2
+    with pytest.raises(DataError, match="has no column 'text'; its columns are .*'long_caption'"):
+        load_captioned(data, caption_column="text")
+
+
+def test_rows_without_captions_are_used_by_the_one_trainer_that_can_and_refused_by_others(tmp_path):
+    from vlcomp.data import CaptionsByLengthCollator, ContrastiveCollator
+    from vlcomp.testing import tiny_clip, tiny_processor
+    from vlcomp.training import ContrastiveTrainer
+
+    loaded = load_captioned(_long("folder", tmp_path, LONG))
+    rows = [loaded[i] for i in range(2)]
+    batch = CaptionsByLengthCollator(tiny_processor(), short_below=4, long_from=4, long_to=20)(rows)
+    assert batch["short_mask"].tolist() == [True, False]
+    assert batch["caption_attention_mask"].any(dim=1).tolist() == [True, True]
+    with pytest.raises(DataError, match="row 1 of a batch has no caption"):
+        ContrastiveCollator(tiny_processor())(rows)
+    alone = load_captioned(_long("dataset", tmp_path, [{"long_caption": row["long_caption"]} for row in LONG]))
+    with pytest.raises(DataError, match="train_dataset has no column 'caption', only image, .*long_caption"):
+        ContrastiveTrainer(tiny_clip(), None, alone, processing_class=tiny_processor())
+
+
 # --- bad folders: each message names file and line and says what to do -------------------------------------------
 
 
@@ -217,6 +293,9 @@ def test_negatives_and_long_captions(tmp_path):
         ({"file_name": "gone.png", "caption": "x"}, "line 2 of .*does not exist: gone.png.*--skip-bad-images"),
         ({"file_name": "0001.png", "caption": " "}, r"line 2 of .*\(0001.png\) has an empty caption"),
         ({"file_name": "0001.png"}, r"line 2 of .*\(0001.png\) has no caption"),
+        ({"file_name": "0001.png", "long_caption": " "}, r"has no caption \('caption'\) and no long_caption; write"),
+        ({"file_name": "0001.png", "long_caption": 5}, r"line 2 of .*long_caption is 5 \(int\)"),
+        ({"file_name": "0001.png", "caption": ["a", None], "long_caption": "b"}, "line 2 of .* has no caption"),
         ({"file_name": "0001.png", "caption": 5}, r"line 2 of .*'caption' is 5 \(int\)"),
         ({"file_name": "0001.png", "caption": []}, "line 2 of .*empty list of captions"),
         ({"file_name": "0001.png", "caption": ["a", ""]}, "line 2 of .*an empty caption"),
@@ -436,6 +515,11 @@ def test_dict_of_splits_and_saved_folder(tmp_path):
         ({"image": _structs(*PNGS[:2]), "caption": [1, 2]}, r"row 0 of the data set: 'caption' is 1 \(int\)"),
         ({"image": _structs(PNGS[0]), "caption": [None]}, "row 0 of the data set has no caption"),
         ({"img": _structs(PNGS[0]), "caption": ["a"]}, "no column 'image'.*did you mean 'img'"),
+        (
+            {"image": _structs(PNGS[0]), "caption": [""], "long_caption": [None]},
+            "row 0 .* has an empty caption .'caption'. and no long_caption",
+        ),
+        ({"image": _structs(PNGS[0]), "long_caption": ["a"], "text": ["b"]}, "no column 'caption'.*did you mean"),
         ({"image": _structs(PNGS[0])}, "no column 'caption'; its columns are 'image'; pass caption_column="),
     ],
 )

@@ -16,13 +16,15 @@ def server():
 @pytest.fixture
 def hub(server, tmp_path, monkeypatch):
     """The client of this process talks to the loopback server, signed in and with caches of its own."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     server.repos.clear()
     server.down = False
     # These are read when the client is imported, which conftest.py does offline.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    # Functions such as create_repo belong to one object, made at import.
+    monkeypatch.setattr(hf_api.api, "endpoint", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )

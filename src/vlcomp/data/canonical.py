@@ -60,6 +60,7 @@ def canonical_dataset(
     columns: dict[str, list[Any]] = {column: [] for column in rewritten}
     ids: list[int] = []
     origin: list[int] = []
+    blank = False
     for index, row in enumerate(_rows(dataset, texts)):
         where = f"row {index} of {name}"
         try:
@@ -72,10 +73,14 @@ def canonical_dataset(
             if path is None:
                 raise
             raise DataError(str(error).replace(where, f"{where} ({os.path.basename(path)})", 1)) from None
+        blank = blank or "caption" in row and row["caption"] is not None and canonical[0]["caption"] is None
         ids += [key] * len(canonical)
         origin += [index] * len(canonical)
         for column in rewritten:
             columns[column] += [item.get(column) for item in canonical]
+    if blank and "caption" not in columns:  # an empty text beside a long caption is none
+        columns["caption"] = [text if text and text.strip() else None for text in _batches(dataset, ["caption"])]
+        rewritten.append("caption")
     replaced = list(rewritten)
     if "image_id" not in texts or dataset.features["image_id"] != _CANONICAL["image_id"]:
         columns["image_id"] = ids
@@ -169,7 +174,8 @@ def canonical_stream(
     features = None
     if known is not None:
         extra = {key: value for key, value in known.items() if key not in (*_CANONICAL, *_own(row_format))}
-        present = [key for key in _CANONICAL if key in known or key in ("image", "caption", "image_id")]
+        always = ("image", "image_id", *(["caption"] if row_format.caption_column in known else []))
+        present = [key for key in _CANONICAL if key in known or key in always]
         features = datasets.Features({**{key: _CANONICAL[key] for key in present}, **extra})
     function = partial(stream_rows, row_format=row_format, name=name, skip_bad_images=skip_bad_images)
     return dataset.map(
@@ -216,7 +222,8 @@ def stream_rows(
         path = image.get("path") if isinstance(image, Mapping) else None
         where = f"row {index} of {name}" + (f" ({path})" if path else "")
         row = {column: batch[column][position] for column in texts}
-        row[row_format.caption_column] = batch[row_format.caption_column][position]
+        if row_format.caption_column in batch:  # there may be only long ones
+            row[row_format.caption_column] = batch[row_format.caption_column][position]
         if skip_bad_images:
             try:
                 load_image(image, name=where)
@@ -228,5 +235,6 @@ def stream_rows(
         out += [{**shared, **canonical} for canonical in text_rows(row, row_format, where)]
     if skipped:
         report_skipped(skipped, len(indices), f"these rows of {name}")
-    columns = ["image", *(["image_id"]), "caption", *(c for c in texts if c not in ("image_id", "caption")), *extra]
+    columns = ["image", "image_id", *(["caption"] if row_format.caption_column in batch else [])]
+    columns += [*(c for c in texts if c not in ("image_id", "caption")), *extra]
     return {column: [row.get(column) for row in out] for column in columns}

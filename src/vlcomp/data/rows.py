@@ -20,6 +20,7 @@ from .images import image_key, load_image, stable_hash
 logger = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("caption", "negative_captions", "negative_types", "long_caption", "image_id")
+LONG_CAPTION = "long_caption"
 _CAPTION_ALIASES = ("caption", "captions", "text", "sentence", "txt", "description", "title", "alt_text", "prompt")
 _IMAGE_ALIASES = ("image", "img", "picture", "photo", "jpg", "png")
 _SHOWN = 20  # skipped images that a warning lists by name
@@ -60,6 +61,8 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 def require_columns(columns: Iterable[str], row_format: RowFormat, name: str, *, image: bool = True) -> None:
     """Check that the image and caption columns exist.
 
+    Data with a column `long_caption` need no other captions, unless a column is asked for by name or looks like one.
+
     Args:
         columns (`Iterable[str]`):
             Columns of the data.
@@ -79,6 +82,8 @@ def require_columns(columns: Iterable[str], row_format: RowFormat, name: str, *,
         needed.insert(0, ("image_column", row_format.image_column, _IMAGE_ALIASES))
     for argument, wanted, aliases in needed:
         if wanted in columns:
+            continue
+        if wanted == RowFormat.caption_column and LONG_CAPTION in columns and not set(aliases) & set(columns):
             continue
         close = get_close_matches(wanted, columns, 1) or [alias for alias in aliases if alias in columns]
         option = "--" + argument.replace("_", "-")
@@ -100,12 +105,15 @@ def text_rows(row: Mapping[str, Any], row_format: RowFormat, where: str) -> list
             What to call the row in an error.
 
     Returns:
-        `list[dict]`: `caption` and, where the row has them, `negative_captions`, `negative_types`, `long_caption`.
+        `list[dict]`: `caption` and, where the row has them, `negative_captions`, `negative_types`, `long_caption`. The
+        caption is `None` where there is only a long one.
 
     Raises:
         DataError: if a text is missing, empty or not a text.
     """
-    captions = _captions(row.get(row_format.caption_column), where, row_format.caption_column)
+    captions: list[str | None] = [None]
+    if not _blank(row.get(row_format.caption_column)) or _blank(row.get(LONG_CAPTION)):
+        captions = _captions(row, where, row_format.caption_column)
     rows: list[dict[str, Any]] = [{"caption": caption} for caption in captions]
     for column in ("negative_captions", "negative_types"):
         if column in row:
@@ -118,23 +126,29 @@ def text_rows(row: Mapping[str, Any], row_format: RowFormat, where: str) -> list
                 f"{where} has {plural(len(negatives or ()), 'negative caption')} but {plural(len(types), 'type')}; "
                 "negative_types gives one type for each of negative_captions"
             )
-    if "long_caption" in row:
-        value = row["long_caption"]
+    if LONG_CAPTION in row:
+        value = row[LONG_CAPTION]
         if value is not None and not isinstance(value, str):
             raise DataError(f"{where}: long_caption is {_shown(value)}; expected a text")
         for canonical in rows:
-            canonical["long_caption"] = value
+            canonical[LONG_CAPTION] = value
     return rows
 
 
-def _captions(value: Any, where: str, column: str) -> list[str]:
+def _blank(value: Any) -> bool:
+    return value is None or isinstance(value, str) and not value.strip()
+
+
+def _captions(row: Mapping[str, Any], where: str, column: str) -> list[str]:
+    value = row.get(column)
     values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
     if not values:
         raise DataError(f"{where} has an empty list of captions ({column!r}); give at least one or remove the row")
     for text in values:
-        if text is None or isinstance(text, str) and not text.strip():
+        if _blank(text):
             what = "no caption" if text is None else "an empty caption"
-            raise DataError(f"{where} has {what} ({column!r}); write one or remove the row")
+            long = " and no long_caption" if LONG_CAPTION in row and len(values) == 1 else ""
+            raise DataError(f"{where} has {what} ({column!r}){long}; write one or remove the row")
         if not isinstance(text, str):
             raise DataError(f"{where}: {column!r} is {_shown(text)}; expected a text or a list of texts")
     return values
@@ -220,6 +234,8 @@ def table_from_rows(rows: Iterable[tuple[str, dict[str, Any]]], row_format: RowF
         }
         canonical += [{**shared, **texts} for texts in text_rows(row, row_format, place)]
     columns = dict.fromkeys(key for row in canonical for key in row)
+    if not any(row["caption"] is not None for row in canonical):
+        del columns["caption"]  # long captions alone: what needs others finds no such column
     arrays, features = [], {}
     for column in columns:
         values = [row.get(column) for row in canonical]

@@ -27,6 +27,9 @@ IMAGE_SIZE = 64
 BASE_EPOCHS = 15
 EPOCHS = 5
 LEARNING_RATE = 3e-4
+# With the 0.2 of the papers' scripts the terms between captions outweigh the rest at the small logit scale (15) that
+# this model has.
+WEIGHT = 0.02
 # Negatives of `TRAINED` are trained on, those of `LEFT_OUT` only measured: other rule, other words.
 TRAINED = "object"
 LEFT_OUT = "attribute"
@@ -121,6 +124,12 @@ def _text_only(train: datasets.Dataset) -> dict[str, float]:
 
 
 _LADDER = {"plain": "plain", "NegCLIP": "negclip", "IMC + CMR": "imc_cmr"}
+
+
+def _weights(weight: float) -> dict[str, float]:
+    return {"imc_weight": weight, "cmr_weight": weight}
+
+
 _COLUMNS = {
     "retrieval/image_to_text/recall@1": "R@1 image to text",
     "retrieval/text_to_image/recall@1": "R@1 text to image",
@@ -143,11 +152,24 @@ EMOJI_SELECTION = Study(
             for title, objective in _LADDER.items()
             for rate in (1e-4, 3e-4, 1e-3)
         },
+        **{
+            f"IMC + CMR, weights {weight}": {
+                "objective": "imc_cmr",
+                "learning_rate": LEARNING_RATE,
+                **_weights(weight),
+                "split": "validation",
+            }
+            for weight in (0.02, 0.05)
+        },
     },
     seeds=(0,),
     run=_run,
     columns=_COLUMNS,
-    notes=f"Validation split, one seed. Chosen by retrieval of the plain objective: learning rate {LEARNING_RATE}.",
+    notes=(
+        f"Validation split, one seed. Chosen: learning rate {LEARNING_RATE} by retrieval of the plain objective, "
+        f"weights {WEIGHT} as the best choice among captions of the trained rule with image-to-text R@1 within 3 "
+        "points of plain."
+    ),
     seedless=("base",),
 )
 
@@ -158,6 +180,8 @@ EMOJI = Study(
     configurations={
         "base": {},
         **{title: {"objective": objective, "learning_rate": LEARNING_RATE} for title, objective in _LADDER.items()},
+        "IMC + CMR": {"objective": "imc_cmr", "learning_rate": LEARNING_RATE, **_weights(WEIGHT)},
+        "IMC + CMR, weights 0.2": {"objective": "imc_cmr", "learning_rate": LEARNING_RATE, **_weights(0.2)},
     },
     seeds=(0, 1, 2, 3, 4),
     run=_run,
