@@ -237,6 +237,16 @@ def test_tasks_that_need_embeddings_say_so(tmp_path):
         evaluate(scorer, tasks="zero_shot_classification", data=str(classes), progress=False)
 
 
+@pytest.mark.parametrize("task", ["scenes/swap_object", "scenes/winoground"])
+def test_a_task_has_each_image_read_once(task, monkeypatch):
+    lvlm, processor = family("llava")
+    read = counted(lvlm, monkeypatch)
+    evaluate(YesScorer(lvlm, processor, batch_size=16), tasks=task, size=12, progress=False)
+    made = get_task(task, size=12)
+    images = made.items.images if task == "scenes/swap_object" else range(24)
+    assert sum(read) == len(images)
+
+
 # -- errors --------------------------------------------------------------------------------------------------
 
 

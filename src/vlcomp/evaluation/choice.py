@@ -222,8 +222,14 @@ class ChoiceTask(Task):
             name: np.array([getattr(c, name) for c in items.choices], dtype=np.int64)
             for name in ("image", "text", "false_image", "false_text")
         }
-        true_scores = pair_scores(images, texts, index["image"], index["text"])
-        false_scores = pair_scores(images, texts, index["false_image"], index["false_text"])
+        # In one call, so that a pair scorer can read each image once for all of its texts.
+        scores = pair_scores(
+            images,
+            texts,
+            np.concatenate([index["image"], index["false_image"]]),
+            np.concatenate([index["text"], index["false_text"]]),
+        )
+        true_scores, false_scores = np.split(scores, 2)
         outcome = compare_pairs(true_scores, false_scores, item_ids=[c.item_id for c in items.choices])
         rows = self._rows(items, outcome, true_scores, false_scores)
         config = {**self.config(), "images": len(items.images), "texts": len(items.texts)}

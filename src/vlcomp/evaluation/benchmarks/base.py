@@ -16,7 +16,7 @@ import numpy as np
 from ...data.rows import plural
 from ...errors import ArgumentError, DataError
 from ..choice import Indexer, check_limit, sample_clusters
-from ..encoding import check_model, embed_images, embed_texts, pair_scores, unreadable_images
+from ..encoding import Unencoded, check_model, embed_images, embed_texts, pair_scores, unreadable_images
 from ..gallery import build_gallery
 from ..task import Score, Task, TaskResult
 from .comparisons import Cell, Item, Outcome, Prepared, Rule, Scorer, choose_text, judge
@@ -297,6 +297,17 @@ class BenchmarkTask(Task):
         prepared = self.prepared
         images = embed_images(model, prepared.sources, prepared.image_names, warnings, progress=progress)
         texts = embed_texts(model, prepared.texts, warnings, progress=progress)
+        if isinstance(images, Unencoded):
+            # All pairs in one call, so that a pair scorer can read each image once for all of its texts.
+            pairs = {
+                (prepared.image_at[position][image], prepared.text_at[position][text])
+                for position, item in enumerate(prepared.items)
+                for rule in self.rules.values()
+                for comparison in rule(len(item.images), len(item.texts))
+                for kind, image, text in comparison
+                if kind == "it"
+            }
+            pair_scores(images, texts, *np.array(sorted(pairs)).reshape(-1, 2).T)
 
         def score(positions: list[int], cell: Cell) -> np.ndarray:
             kind, first, second = cell
