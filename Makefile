@@ -21,7 +21,7 @@ quick: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/ruff check src tests examples
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
