@@ -17,14 +17,16 @@ def server():
 def hub(server, tmp_path, monkeypatch):
     """The client of this process talks to the loopback server, signed in and with caches of its own."""
     from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as transformers_hub
 
     server.repos.clear()
     server.down = False
     # These are read when the client is imported, which conftest.py does offline.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    # Functions such as create_repo belong to one object, made at import.
+    # Functions such as create_repo belong to one object, made at import; transformers keeps another.
     monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+    monkeypatch.setattr(transformers_hub, "_hf_api", None)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
