@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{method.title}\n{report.to_markdown(headlines=True)}")
     _explain(reports, args.quick)
     _reload(output / reports[0][0].name, output / "pictures")
-    page = write_html([report for _, report in reports], output / "report.html")
+    page = write_html(
+        [report for _, report in reports], output / "report.html", names=[method.title for method, _ in reports]
+    )
     print(f"\n{(time.time() - begun) / 60:.1f} minutes. Open {page} in a browser.")
     return 0
 
@@ -125,8 +127,9 @@ def _reload(model: Path, pictures: Path) -> None:
     """Load the saved model in a new process by the stock pipeline, and classify pictures."""
     from ..data.scenes import load_scenes
     from ..errors import VlcompError
+    from ..studies.clip import IMAGE_SIZE
 
-    rows = load_scenes("classification/clean", size=8, image_size=64)
+    rows = load_scenes("classification/clean", size=8, image_size=IMAGE_SIZE)
     names = rows.features["label"].names
     pictures.mkdir(parents=True, exist_ok=True)
     files = []
