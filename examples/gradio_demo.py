@@ -73,22 +73,20 @@ def build(embedder: Embedder) -> Any:
 
     with gr.Blocks(title=f"vlcomp: {embedder.name}") as page:
         gr.Markdown(f"# {embedder.name}")
-        picture = gr.Image(type="pil", label="Picture")
+        picture = gr.Image(type="pil", label="Picture", height=300)
         with gr.Tab("Classify"):
             labels = gr.Textbox("cup\nstar", lines=4, label="Labels, one a line")
             template = gr.Textbox(TEMPLATE, label="Template")
+            start = gr.Button("Classify")
             shares = gr.Label(label="Labels")
-            gr.Button("Classify").click(
-                told(lambda *values: classify(pipeline, *values)), [picture, labels, template], shares
-            )
+            start.click(told(lambda *values: classify(pipeline, *values)), [picture, labels, template], shares)
         with gr.Tab("Match captions"):
             texts = "a red cup left of a blue star\na blue cup left of a red star"
             captions = gr.Textbox(texts, lines=4, label="Captions, one a line")
+            start = gr.Button("Match")
             table = gr.Dataframe(headers=["caption", "cosine"], label="Captions")
             verdict = gr.Markdown()
-            gr.Button("Match").click(
-                told(lambda *values: match(embedder, *values)), [picture, captions], [table, verdict]
-            )
+            start.click(told(lambda *values: match(embedder, *values)), [picture, captions], [table, verdict])
     return page
 
 
