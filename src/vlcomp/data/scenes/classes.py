@@ -52,8 +52,11 @@ _CLASSES: dict[str, tuple[str, ...]] = {
     "size": tuple(f"{size} thing" for size in _SIZES),
     "background": tuple(f"thing on {name}" for name in BACKGROUNDS),
 }
-# What a style takes away (colours, textures) must not be what a class is told by.
-_STYLED = ("noun",)
+# What a style takes away (palette: colours, sketch: colours and textures) must not be what a class is told by.
+_STYLED = {
+    "attribute-noun": ("outline", "noise"),
+    "noun": tuple(style for style in STYLES if style != "clean"),
+}
 
 
 def list_scenes_classes() -> list[str]:
@@ -65,13 +68,12 @@ def list_scenes_classes() -> list[str]:
     Example:
         >>> from vlcomp.data.scenes.classes import list_scenes_classes
         >>> list_scenes_classes()[:3]
-        ['attribute-noun', 'noun', 'noun/outline']
+        ['attribute-noun', 'attribute-noun/outline', 'attribute-noun/noise']
     """
     names = []
     for kind in _CLASSES:
         names.append(kind)
-        if kind in _STYLED:
-            names += [f"{kind}/{style}" for style in STYLES if style != "clean"]
+        names += [f"{kind}/{style}" for style in _STYLED.get(kind, ())]
     return names
 
 
@@ -98,7 +100,8 @@ def load_scenes_classes(
               same colours): base and novel classes.
             - `"noun"` (19 classes), `"colour"` ("red thing", 11), `"texture"` (2), `"size"` (2), `"background"`
               ("thing on sand", 4).
-            - `"noun/<style>"`: the nouns drawn in the styles `outline`, `noise`, `palette` and `sketch`.
+            - `"noun/<style>"`: the nouns drawn in the styles `outline`, `noise`, `palette` and `sketch`;
+              `"attribute-noun/<style>"`: in `outline` and `noise`, which leave colours as they are.
         split (`str`, defaults to `"test"`):
             `"train"`, `"validation"` (to choose settings on) or `"test"`: disjoint draws.
         size (`int`, *optional*):
