@@ -27,7 +27,7 @@ from .frame import Study
 BASE_STEPS = 2_100
 NUM_IMAGES = 40_000
 SHOTS = 16
-# As in the paper, several sets are trained and measured one by one, with one setting for all; their means are compared.
+# As in the paper, several sets, each trained and measured by itself, with one setting for all; means are compared.
 BASE_TO_NOVEL = (
     "scenes/attribute-noun/noise",
     "scenes/noun/outline",
@@ -225,8 +225,8 @@ def _each_set(runs: Sequence[Mapping[str, Any]]) -> str:
 
 _WHAT = (
     f"{SHOTS} pictures a class, the same base (CLIP of 1.7 M parameters, {BASE_STEPS:,} steps on Scenes), pictures "
-    "and epochs for all; seeds differ in the pictures, the prompts and the order. Chosen on validation pictures of halves "
-    "of the base classes (see the selection): "
+    "and epochs for all; seeds differ in the pictures, the prompts and the order. Chosen on validation pictures of "
+    "halves of the base classes (see the selection): "
     + ", ".join(f"{name} learning rate {c['learning_rate']:g}, n_ctx {c['n_ctx']}" for name, c in CHOSEN.items())
     + "."
 )
