@@ -212,7 +212,7 @@ LONG = [{"caption": "a cup", "long_caption": "a cup on a table"}, {"caption": No
 
 def _long(source: str, tmp_path: Path, rows: list[dict]) -> str | datasets.Dataset:
     rows = [dict(row) for row in rows]
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    columns = {key: [row.get(key) for row in rows] for key in rows[0]}
     if source in ("dataset", "parquet"):
         data = datasets.Dataset.from_dict({"image": _structs(*PNGS[: len(rows)]), **columns})
         if source == "parquet":
@@ -263,8 +263,16 @@ def test_long_captions_alone_are_data_without_captions(source, tmp_path):
         load_captioned(data, caption_column="text")
 
 
+def test_a_sample_of_a_shard_needs_no_caption_beside_a_long_one(tmp_path):
+    data = _long("shard", tmp_path, [LONG[0], {"long_caption": "a star, alone"}])
+    for streaming in (False, True):
+        rows = list(load_captioned(data, streaming=streaming))
+        assert [row["caption"] for row in rows] == ["a cup", None] and rows[1]["long_caption"] == "a star, alone"
+
+
 def test_rows_without_captions_are_used_by_the_one_trainer_that_can_and_refused_by_others(tmp_path):
     from vlcomp.data import CaptionsByLengthCollator, ContrastiveCollator
+    from vlcomp.evaluation.tasks import Retrieval
     from vlcomp.testing import tiny_clip, tiny_processor
     from vlcomp.training import ContrastiveTrainer
 
@@ -275,6 +283,15 @@ def test_rows_without_captions_are_used_by_the_one_trainer_that_can_and_refused_
     assert batch["caption_attention_mask"].any(dim=1).tolist() == [True, True]
     with pytest.raises(DataError, match="row 1 of a batch has no caption"):
         ContrastiveCollator(tiny_processor())(rows)
+    trainer = {"args": None, "processing_class": tiny_processor()}
+    with pytest.raises(DataError, match="row 1 of train_dataset has no caption, only a long one; .*caption_column"):
+        ContrastiveTrainer(tiny_clip(), train_dataset=loaded, **trainer)
+    # What is selected counts, not what lies beside it in the file.
+    ContrastiveTrainer(tiny_clip(), train_dataset=loaded.select([0]), **trainer)
+    with pytest.raises(DataError, match="row 1 of the data of task 'retrieval' has no caption"):
+        len(Retrieval(loaded).pairs.captions)
+    as_captions = load_captioned(loaded, caption_column="long_caption")
+    assert as_captions["caption"][:] == [row["long_caption"] for row in LONG]
     alone = load_captioned(_long("dataset", tmp_path, [{"long_caption": row["long_caption"]} for row in LONG]))
     with pytest.raises(DataError, match="train_dataset has no column 'caption', only image, .*long_caption"):
         ContrastiveTrainer(tiny_clip(), None, alone, processing_class=tiny_processor())

@@ -271,6 +271,7 @@ def _rows(args: argparse.Namespace, size: int, where: str, *, model: Any = None)
 
     from ..checkpoints import load_dual_encoder
     from ..data import check_images, load_captioned
+    from ..data.rows import require_captions
     from ..data.scenes import load_scenes
 
     if args.data == "scenes":
@@ -281,6 +282,7 @@ def _rows(args: argparse.Namespace, size: int, where: str, *, model: Any = None)
         return load_captioned(load_scenes("train", size=size, image_size=_side(config), split=args.split))
     rows = load_captioned(args.data, split=args.split or "train")
     rows = rows.select(range(min(size, len(rows))))
+    require_captions(rows, args.data)
     check_images(rows, args.data)
     return rows
 

@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..data import load_captioned
     from ..data.negatives import RULES_VERSION, NegativeGenerator, run, to_columns
+    from ..data.rows import require_captions
     from ..errors import ArgumentError, DataError
 
     if args.num_proc < 1:
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     present = [column for column in _OURS if column in dataset.column_names]
     if present:
         raise DataError(f"{args.data} has the column {present[0]!r} already; remove it from the data to make others")
+    require_captions(dataset, str(args.data))
     captions = list(dataset["caption"])
     settings = {
         "data": args.data,

@@ -221,8 +221,10 @@ def _model(method: Any, options: dict[str, Any], settings: Any, train: Any) -> t
 
     if options.get("model") is not None:
         return options["model"], None
+    from ..data.rows import require_captions
     from ..data.tokenization import train_clip_tokenizer
 
+    require_captions(train, str(options["data"]))
     size = {name: options.get(name, default) for name, default in SIZES[options["from_scratch"]].items()}
     tokenizer = train_clip_tokenizer(
         train["caption"], vocab_size=size.pop("vocab_size"), max_length=size.pop("text_length")

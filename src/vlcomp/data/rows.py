@@ -135,6 +135,31 @@ def text_rows(row: Mapping[str, Any], row_format: RowFormat, where: str) -> list
     return rows
 
 
+def require_captions(dataset: Any, name: str) -> None:
+    """Refuse data in which a row has no short caption; data with a column `long_caption` may hold such rows.
+
+    Args:
+        dataset (`Dataset`):
+            As [`load_captioned`] gives it. A streamed one is left to whoever reads its rows.
+        name (`str`):
+            What to call it in messages.
+
+    Raises:
+        DataError: naming the first such row.
+    """
+    if not isinstance(dataset, datasets.Dataset) or "caption" not in dataset.column_names:
+        return
+    # The column as it is stored tells in no time that there is nothing to look for.
+    if not dataset.data.column("caption").null_count:
+        return
+    for row, caption in enumerate(dataset["caption"]):
+        if caption is None:
+            raise DataError(
+                f"row {row} of {name} has no caption, only a long one; write one, remove the row, or take the long "
+                "captions with caption_column='long_caption' (--caption-column long_caption)"
+            )
+
+
 def _blank(value: Any) -> bool:
     return value is None or isinstance(value, str) and not value.strip()
 

@@ -15,7 +15,7 @@ import datasets
 from ..errors import DataError
 from .canonical import canonical_stream, stream_rows
 from .folders import is_image_name
-from .rows import RowFormat
+from .rows import LONG_CAPTION, RowFormat
 
 _BLOCK = 512
 
@@ -132,6 +132,11 @@ def tar_samples(shards: list[str], row_format: RowFormat) -> Iterator[dict[str, 
             yield _sample(shard, key, members, row_format)
 
 
+def _has_long_caption(entries: dict[str, Any]) -> bool:
+    long = entries.get(LONG_CAPTION)
+    return isinstance(long, str) and bool(long.strip())
+
+
 def _sample(shard: str, key: str | None, members: dict[str, bytes], row_format: RowFormat) -> dict[str, Any]:
     where = f"sample {key!r} of {shard}"
     images = [extension for extension in members if is_image_name(f"x.{extension}")]
@@ -160,6 +165,8 @@ def _sample(shard: str, key: str | None, members: dict[str, bytes], row_format: 
             caption = members[column if column in members else "txt"].decode("utf-8").strip()
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: its caption is not UTF-8 text ({error.reason})") from error
+    elif _has_long_caption(entries):
+        caption = None
     else:
         have = [f".{extension}" for extension in members] + [f"{entry!r} in .json" for entry in entries]
         raise DataError(

@@ -19,6 +19,7 @@ from transformers.trainer_utils import has_length
 
 from ..checkpoints import load_dual_encoder, require_dual_encoder, require_processor, require_same_vocabulary
 from ..data.negatives import NegativeGenerator
+from ..data.rows import require_captions
 from ..errors import ArgumentError, CheckpointError, DataError
 from .adapters import base_model
 from .arguments import ContrastiveTrainingArguments
@@ -167,7 +168,7 @@ def check_dataset(name: str, dataset: Any, columns: tuple[str, ...]) -> None:
 
     Raises:
         ArgumentError: if it is a path.
-        DataError: if it is empty or lacks a column.
+        DataError: if it is empty, lacks a column, or needs captions and has a row without one.
     """
     if dataset is None:
         return
@@ -184,6 +185,8 @@ def check_dataset(name: str, dataset: Any, columns: tuple[str, ...]) -> None:
             f"{name} has no column {' and no '.join(map(repr, missing))}, only {', '.join(present)}; use "
             "dataset.rename_column, or load it with vlcomp.load_captioned(..., image_column=..., caption_column=...)"
         )
+    if "caption" in columns:
+        require_captions(dataset, name)
 
 
 def check_datasets(train: Any, evaluation: Any, args: ContrastiveTrainingArguments, *, own_collator: bool) -> None:

@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 
 from ...data.loading import load_captioned
+from ...data.rows import require_captions
 from ...errors import ArgumentError, DataError
 from ..choice import Indexer, check_limit, sample_clusters
 from ..encoding import check_model, embed_images, embed_texts, rank_embeddings
@@ -140,6 +141,7 @@ class Retrieval(Task):
     def pairs(self) -> Gallery:
         """Images and captions that are measured: loaded once, limited."""
         dataset = undecoded(self.load(), "image")
+        require_captions(dataset, f"the data of task {self.name!r}")
         ids, captions = list(dataset["image_id"]), list(dataset["caption"])
         if not ids:
             raise DataError(f"task {self.name!r}: the data has no rows")
