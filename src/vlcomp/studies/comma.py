@@ -65,14 +65,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 # Of each method its own, by the selection.
 CHOSEN: dict[str, dict[str, Any]] = {
-    "CoOp": {"learning_rate": 0.1, "n_ctx": 1},
-    "MaPLe": {"learning_rate": 0.1, "n_ctx": 1},
-    "COMMA, detached generator": {"learning_rate": 0.1, "n_ctx": 1},
-    "COMMA": {"learning_rate": 0.1, "n_ctx": 1},
+    "CoOp": {"learning_rate": 0.1, "n_ctx": 2},
+    "MaPLe": {"learning_rate": 0.1, "n_ctx": 2},
+    "COMMA, detached generator": {"learning_rate": 0.03, "n_ctx": 1},
+    "COMMA": {"learning_rate": 0.3, "n_ctx": 1},
 }
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.03, 0.1, 0.3, 1.0)
 # The template of Scenes, "a {}", has one word to take the place of; a second vector starts at random.
 CONTEXTS = (1, 2)
+# The paper's weight of the knowledge term is 1; these were tried beside it, with one vector.
+KNOWLEDGE_WEIGHTS = (0.1, 0.3)
 
 
 def pretrained_base(folder: Path, *, steps: int = BASE_STEPS, progress: bool = False) -> Path:
@@ -160,7 +162,7 @@ def _validate(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str,
 
 # Every setting that matters is in the result files, so that runs with others are not mixed in.
 def _settings(name: str, **over: Any) -> dict[str, Any]:
-    return {**TRAINING, **CHOSEN[name], **VARIANTS[name], **over}
+    return {**TRAINING, **VARIANTS[name], **CHOSEN[name], **over}
 
 
 ZERO_SHOT = {"prompt_variant": "zero-shot"}
@@ -251,11 +253,21 @@ SELECTION = Study(
     name="comma",
     title="COMMA on Scenes: learning rate and number of vectors, on validation pictures of halves of the base classes",
     version="2",
-    configurations={
+    configurations={"zero-shot": ZERO_SHOT}
+    | {
         f"{name}, learning rate {rate:g}, n_ctx {count}": _settings(name, learning_rate=rate, n_ctx=count)
         for name in VARIANTS
         for count in CONTEXTS
         for rate in RATES
+    }
+    | {
+        f"{name}, learning rate {rate:g}, n_ctx 1, kd_weight {weight:g}": _settings(
+            name, learning_rate=rate, n_ctx=1, kd_weight=weight
+        )
+        for name in VARIANTS
+        if "COMMA" in name
+        for weight in KNOWLEDGE_WEIGHTS
+        for rate in (0.1, 0.3)
     },
     seeds=(0,),
     run=_validate,
