@@ -126,4 +126,5 @@ def _facts(study: Any, folder: Path, command: str) -> Any:
         percent=study.percent,
         command=f"vlcomp {command}",
         parts=parts,
+        task=study.task,
     )

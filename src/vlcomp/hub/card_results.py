@@ -44,6 +44,8 @@ class StudyFacts:
             Command that recreates it.
         parts (`Sequence[StudyFacts]`):
             Further studies of the method that have results.
+        task (`str`, defaults to `""`):
+            Task of all metrics, where their names do not begin with it.
     """
 
     title: str
@@ -54,6 +56,7 @@ class StudyFacts:
     percent: bool
     command: str
     parts: Sequence[StudyFacts] = field(default_factory=tuple)
+    task: str = ""
 
 
 def bullets(lines: Sequence[str]) -> str:
@@ -112,15 +115,16 @@ def study_results(study: StudyFacts) -> list[EvalResult]:
             args: dict[str, Any] = {"configuration": name, "seeds": len(values)}
             if len(values) > 1:
                 args |= {"low": round(interval.low, 4), "high": round(interval.high, 4)}
-            kind, title = _task_type(metric, metric)
+            full = f"{study.task}/{metric}" if study.task else metric
+            kind, title = _task_type(full, full)
             found.append(
                 EvalResult(
                     task_type=kind,
                     task_name=title,
-                    dataset_type=metric.split("/")[0],
-                    dataset_name=metric.rpartition("/")[0],
-                    dataset_config=metric.rpartition("/")[0],  # entries of one configuration are put together
-                    metric_type=metric.rpartition("/")[2],
+                    dataset_type=full.split("/")[0],
+                    dataset_name=full.rpartition("/")[0],
+                    dataset_config=full.rpartition("/")[0],  # entries of one configuration are put together
+                    metric_type=full.rpartition("/")[2],
                     metric_name=f"{heading} ({name})",
                     metric_value=round(interval.value, 4),
                     metric_args=args,

@@ -302,7 +302,10 @@ CROSS_DATASET = Study(
         **{name: name.removeprefix("scenes/") for name in TARGETS},
         "mean": f"mean of {len(TARGETS)}",
     },
-    notes="Test pictures. Trained on 19 nouns drawn in outline, prompts in 3 layers. " + _WHAT,
+    notes=(
+        "Test pictures. Trained on 19 nouns drawn in outline, prompts in 3 layers; size and texture have two classes, "
+        f"and the base is at chance on them. {_WHAT}"
+    ),
     details=partial(_details, "mean"),
     seedless=("zero-shot",),
 )
@@ -339,6 +342,7 @@ STUDY = Study(
     ),
     details=_each_set,
     seedless=("zero-shot",),
+    task="scenes/classification/base-to-novel",
     parts={
         "cross-dataset": CROSS_DATASET,
         "domain-generalization": DOMAIN_GENERALIZATION,

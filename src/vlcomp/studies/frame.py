@@ -56,6 +56,8 @@ class Study:
         parts (`Mapping[str, Study]`):
             Further studies of the method by name, such as the runs on the validation split by which settings were
             chosen (`vlcomp reproduce METHOD --part selection`).
+        task (`str`, defaults to `""`):
+            Task of all metrics for the model index of the card, where their names do not begin with it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Study:
     details: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
     seedless: Sequence[str] = ()
     parts: Mapping[str, Study] = field(default_factory=dict)
+    task: str = ""
 
 
 def run_study(
