@@ -52,7 +52,10 @@ def test_methods_differ_only_in_prompts_and_in_what_was_chosen_for_each():
         assert settings.get("detach_generator", False) == ("detached" in name)
     assert len(STUDY.seeds) == 5 and STUDY.seedless == ("zero-shot",)
     for part in ("cross-dataset", "domain-generalization"):
-        assert STUDY.parts[part].configurations is STUDY.configurations and STUDY.parts[part].seeds == STUDY.seeds
+        assert STUDY.parts[part].configurations is comma.TRANSFERS and STUDY.parts[part].seeds == STUDY.seeds
+    for name, settings in comma.TRANSFERS.items():
+        changed = {key for key, value in settings.items() if STUDY.configurations[name][key] != value}
+        assert changed == (set() if name == "zero-shot" else {"num_train_epochs", "learning_rate"})
 
 
 def test_settings_are_chosen_without_the_novel_classes(base, monkeypatch):
