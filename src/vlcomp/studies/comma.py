@@ -243,8 +243,8 @@ _WHAT = (
 )
 _TRANSFER = (
     "8 epochs at 0.74 of the learning rates below, the proportion that the paper has between its protocols. A first "
-    "run with 20 epochs at the whole rates forgot more; its means (sets / styles): CoOp 70.7 / 74.4, MaPLe 62.4 / 68.1, "
-    "detached generator 68.9 / 72.8, COMMA 57.5 / 73.7."
+    "run with 20 epochs at the whole rates forgot more; its means (sets / styles): CoOp 70.7 / 74.4, MaPLe "
+    "62.4 / 68.1, detached generator 68.9 / 72.8, COMMA 57.5 / 73.7."
 )
 _ABLATION: dict[str, dict[str, Any]] = {
     "COMMA": {},
