@@ -47,11 +47,9 @@ def test_cards_can_be_read_and_quote_the_result_files(made):
         assert card.data.eval_results
         for each in card.data.eval_results:
             chosen = [run for run in runs if run["configuration"] == each.metric_args["configuration"]]
-            values = [
-                run["metrics"][f"{each.dataset_name}/{each.metric_type}"]
-                for run in chosen
-                if f"{each.dataset_name}/{each.metric_type}" in run["metrics"]
-            ]
+            task = method.load("study").task
+            metric = f"{each.dataset_name}/{each.metric_type}".removeprefix(f"{task}/" if task else "")
+            values = [run["metrics"][metric] for run in chosen if metric in run["metrics"]]
             assert each.metric_args["seeds"] == len(values)
             assert each.metric_value == pytest.approx(sum(values) / len(values), abs=1e-4)
             assert f"{100 * each.metric_value:.0f}"[0] in text
