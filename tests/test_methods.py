@@ -11,7 +11,7 @@ def test_every_part_of_every_method_can_be_imported(name):
 
     method = get_method(name)
     # A small LVLM trains for longer than the demo may take.
-    assert method.demo is not None or name == "discriminative-lvlm"
+    assert method.demo is not None
     for part in ("model", "trainer", "arguments", *(["demo"] if method.demo is not None else [])):
         assert callable(method.load(part)), part
     assert isinstance(method.load("study"), Study) and method.load("study").name == name

@@ -127,6 +127,7 @@ METHODS: dict[str, Method] = {
             arguments="vlcomp.training:DiscriminativeLVLMTrainingArguments",
             example="examples/train_discriminative_lvlm.py",
             study="vlcomp.studies.discriminative_lvlm:STUDY",
+            demo="vlcomp.studies.discriminative_lvlm:demo",
             paper="2412.04378",
             new=None,
         ),

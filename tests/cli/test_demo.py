@@ -1,11 +1,15 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import _vlcomp_cli
 from vlcomp.cli import demo
+from vlcomp.methods import METHODS
 from vlcomp.studies import clip, imc_cmr, iterated_clip
+from vlcomp.studies import discriminative_lvlm as lvlm
+from vlcomp.testing import save_tiny_checkpoint
 
 
 @pytest.fixture
@@ -74,7 +78,35 @@ def test_iterated_clip_by_itself(small, tmp_path, capsys):
     assert "loaded as IteratedCLIPModel" in capsys.readouterr().out
 
 
-def test_a_method_without_a_demo_is_told(tmp_path, capsys):
+def test_discriminative_lvlm_by_itself(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    real_captioner, real_train, real_measure = lvlm.train_scenes_lvlm, lvlm.train_on_scenes, lvlm.measure_on_scenes
+    start = save_tiny_checkpoint(tmp_path / "start")
+    monkeypatch.setattr(lvlm, "IMAGE_SIZE", 32)
+
+    def captioner(folder, **options):
+        small = {"clip": start, "steps": 2, "num_images": 20, "batch_size": 4, "width": 32, "layers": 1}
+        return real_captioner(folder, **{**options, **small, "eval_items": 2})
+
+    def train(base, folder, **options):
+        real_train(base, folder, **{**options, "steps": 2, "num_images": 20, "batch_size": 4})
+
+    def measure(folder, **options):
+        tasks = ["scenes/swap_attribute", "scenes/swap_object", "scenes/replace_object", "scenes/replace_attribute"]
+        return real_measure(folder, **{**options, "tasks": [*tasks, "scenes/retrieval"], "limit": 4})
+
+    monkeypatch.setattr(lvlm, "train_scenes_lvlm", captioner)
+    monkeypatch.setattr(lvlm, "train_on_scenes", train)
+    monkeypatch.setattr(lvlm, "measure_on_scenes", measure)
+    output = tmp_path / "out"
+    assert _vlcomp_cli.main(["demo", "--quick", "--methods", "discriminative-lvlm", "--output", str(output)]) == 0
+    results = json.loads((output / "results" / "discriminative-lvlm" / "results.json").read_text())
+    assert results["model"]["class"] == "DiscriminativeLVLMModel"
+    assert "loaded as DiscriminativeLVLMModel" in capsys.readouterr().out
+
+
+def test_a_method_without_a_demo_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(demo.METHODS, "discriminative-lvlm", replace(METHODS["discriminative-lvlm"], demo=None))
     assert _vlcomp_cli.main(["demo", "--methods", "discriminative-lvlm", "--output", str(tmp_path / "out")]) == 2
     assert "there is no demo of it; choose from clip, imc-cmr" in capsys.readouterr().err
 

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoProcessor
 
 from ..data.scenes import load_scenes
 from ..data.scenes.items import CATEGORIES
+from ..evaluation import Report
 from ..models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
 from ..training import DiscriminativeLVLMTrainer, DiscriminativeLVLMTrainingArguments
 from .clip import IMAGE_SIZE, measure_on_scenes
@@ -28,6 +29,8 @@ SHORT_BELOW, LONG_FROM = 20, 18
 # Items of each category: an LVLM reads two sequences where a dual encoder has two small towers.
 ITEMS = 1_000
 CAPTIONS = 300
+# Of the demo's row: of the captioner; the embedder has half as many.
+DEMO_STEPS = 400
 TASKS = (
     *(f"scenes/{name}" for name in CATEGORIES),
     "scenes/systematic/swap_attribute",
@@ -251,3 +254,28 @@ STUDY = Study(
     seedless=("untrained, hand-written prompt",),
     parts={"selection": SELECTION},
 )
+
+
+def demo(folder: Path, *, quick: bool = False, progress: bool = True, start: Path | None = None) -> Report:
+    """The demo's row of the method: a small LLaVA learns to describe Scenes, then to embed.
+
+    Args:
+        folder (`Path`):
+            Output folder of the demo; the models go to its subfolders `discriminative-lvlm-start` and
+            `discriminative-lvlm`.
+        quick (`bool`, defaults to `False`):
+            A few steps: shows that everything runs, and little about models.
+        progress (`bool`, defaults to `True`):
+            Show progress bars.
+        start (`Path`, *optional*):
+            CLIP of the demo's first row, whose vision tower the LLaVA gets; one is pre-trained if not given.
+
+    Returns:
+        [`~vlcomp.evaluation.Report`]
+    """
+    steps, images, items = (15, 2_000, 100) if quick else (DEMO_STEPS, NUM_IMAGES, ITEMS)
+    base = folder / "discriminative-lvlm-start"
+    train_scenes_lvlm(base, clip=start, clip_steps=steps, steps=steps, num_images=images, progress=progress)
+    trained = folder / "discriminative-lvlm"
+    train_on_scenes(base, trained, steps=max(5, steps // 2), num_images=images, progress=progress)
+    return measure_on_scenes(trained, name="Discriminative LVLM", progress=progress, limit=items)
