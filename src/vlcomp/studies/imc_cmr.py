@@ -360,6 +360,11 @@ SELECTION = Study(
             f"IMC + CMR, weights {weight}, {STEPS} steps": {**_BOTH, "imc_weight": weight, "cmr_weight": weight}
             for weight in (0.05, 0.1, 0.2)
         },
+        # Not to choose from: whether the rank loss alone does little because it weighs little.
+        **{
+            f"NegCLIP + CMR, weight {weight}, {STEPS} steps": {**_BOTH, "objective": "cmr", "cmr_weight": weight}
+            for weight in (0.2, 1.0, 5.0)
+        },
     },
     seeds=(0,),
     run=_validate,
