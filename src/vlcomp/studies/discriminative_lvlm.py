@@ -16,10 +16,12 @@ from ..data.scenes.items import CATEGORIES
 from ..evaluation import Report
 from ..models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
 from ..training import DiscriminativeLVLMTrainer, DiscriminativeLVLMTrainingArguments
-from .clip import IMAGE_SIZE, measure_on_scenes
+from .clip import IMAGE_SIZE, measure_on_scenes, pretrain_on_scenes
 from .frame import Study
 from .scenes_lvlm import caption_quality, train_scenes_lvlm
 
+# Of the captioner: its CLIP, which has converged then, and its own.
+CLIP_STEPS, CAPTION_STEPS = 2_100, 2_000
 STEPS = 300
 NUM_IMAGES = 20_000
 BATCH_SIZE = 64
@@ -128,7 +130,9 @@ def pretrained_captioner(folder: Path, *, progress: bool = False, **settings: An
         making = folder / "making"
         for old in (making, model):
             shutil.rmtree(old, ignore_errors=True)
-        made = train_scenes_lvlm(making, progress=progress, **settings)
+        if "clip" not in settings:
+            settings["clip"] = pretrain_on_scenes(folder / "clip", steps=CLIP_STEPS, progress=progress).folder
+        made = train_scenes_lvlm(making, **{"steps": CAPTION_STEPS, "progress": progress, **settings})
         os.replace(making, model)
         # Written last: half a captioner does not count as one.
         (folder / "captions.json").write_text(json.dumps(made.metrics, indent=1) + "\n", encoding="utf-8")
@@ -227,9 +231,14 @@ SELECTION = Study(
     title="Discriminative LVLM on Scenes: learning rate, on the validation split",
     version="1",
     configurations={
-        f"{title}, learning rate {rate}": {**CONFIGURATIONS[title], "learning_rate": rate}
-        for title in ("soft prompt", "soft prompt + LoRA", "soft prompt + LoRA + next token")
-        for rate in (5e-4, 1e-3, 2e-3, 4e-3)
+        f"{title}, learning rate {rate:g}": {**CONFIGURATIONS[title], "learning_rate": rate}
+        for title, rates in (
+            # Prompts alone are few numbers and want larger steps.
+            ("soft prompt", (2e-3, 8e-3, 3e-2)),
+            ("soft prompt + LoRA", (1e-3, 2e-3, 4e-3)),
+            ("soft prompt + LoRA + next token", (1e-3, 2e-3, 4e-3)),
+        )
+        for rate in rates
     },
     seeds=(0,),
     run=_validate,
