@@ -226,7 +226,7 @@ _STYLE = """
 .code { break-inside: avoid; }
 .shown { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: .6rem; }
 .shown figcaption { padding: .3rem .5rem .45rem; font-size: .8rem; font-variant-numeric: tabular-nums; }
-.framed { position: relative; display: block; }
+.framed { position: relative; display: block; margin: 4px; }
 .framed img { display: block; width: 100%; height: auto; image-rendering: pixelated; }
 .framed span { position: absolute; outline: 2px solid #fff; box-shadow: 0 0 0 4px #1d2125; }
 .said { list-style: none; margin: .7rem 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; }

@@ -315,18 +315,19 @@ _SHORT = STEPS // 2
 
 
 def _searched() -> dict[str, dict[str, Any]]:
-    """Codebook and temperature without spawns in half the steps, then lengths and freezes in all of them."""
+    """Temperature, then size of the codebook, without spawns in half the steps; lengths and freezes in all of them."""
     found: dict[str, dict[str, Any]] = {}
-    for codes in (128, 512, 2048):
-        # From the number that the paper's own 1000 for 4,096 codes corresponds to, to a hundredth of it.
-        for part in (1, 4, 16, 64):
-            temperature = 1000 * codes / 4096 / part
-            found[f"Codebook-CLIP, {codes} codes, temperature {temperature:g}"] = {
-                **_CODEBOOK,
-                "steps": _SHORT,
-                "codes": codes,
-                "temperature": temperature,
-            }
+    # From the temperature that the paper's own 1000 for 4,096 codes corresponds to, to a hundredth of it.
+    tried = [(512, 1000 * 512 / 4096 / part) for part in (1, 4, 16, 64)]
+    # Sizes at the temperature that corresponds to the chosen one.
+    tried += [(codes, TEMPERATURE * codes / CODES) for codes in (128, 2048)]
+    for codes, temperature in tried:
+        found[f"Codebook-CLIP, {codes} codes, temperature {temperature:g}"] = {
+            **_CODEBOOK,
+            "steps": _SHORT,
+            "codes": codes,
+            "temperature": temperature,
+        }
     found[f"CLIP, {_SHORT} steps"] = {**_CLIP, "steps": _SHORT}
     for length, shares in ((STEPS // 6, (0.25,)), (STEPS // 4, (0.0, 0.25, 0.5)), (STEPS // 2, (0.25,))):
         for share in shares:
@@ -353,9 +354,9 @@ SELECTION = Study(
         if not any(word in name for word in ("systematic", "winoground", "classification"))
     },
     notes=(
-        f"Validation split, {VALIDATION_ITEMS} items a category, one seed. Codebook and temperature in {_SHORT} steps "
-        f"without spawns, length and freeze of generations in {STEPS} steps. To be chosen by the mean of the seven "
-        "categories."
+        f"Validation split, {VALIDATION_ITEMS} items a category, one seed. Temperature, then size of the codebook in "
+        f"{_SHORT} steps without spawns, length and freeze of generations in {STEPS} steps. To be chosen by the mean "
+        "of the seven categories."
     ),
     details=_selection_details,
 )
