@@ -1,4 +1,4 @@
-"""Train a small LLaVA that describes pictures of Scenes, offline. Minutes on a CPU.
+"""Train a small LLaVA that describes pictures of Scenes, offline. Half an hour on two cores.
 
 What comes out is an ordinary image-text-to-text model: `AutoModelForImageTextToText` and `AutoProcessor` load the
 folder. `examples/train_discriminative_lvlm.py` makes an embedder of it.

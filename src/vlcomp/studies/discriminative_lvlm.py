@@ -21,7 +21,7 @@ from .frame import Study
 from .scenes_lvlm import caption_quality, train_scenes_lvlm
 
 # Of the captioner: its CLIP, which has converged then, and its own.
-CLIP_STEPS, CAPTION_STEPS = 2_100, 2_000
+CLIP_STEPS, CAPTION_STEPS = 2_100, 4_000
 STEPS = 300
 NUM_IMAGES = 20_000
 BATCH_SIZE = 64
