@@ -317,8 +317,9 @@ _SHORT = STEPS // 2
 def _searched() -> dict[str, dict[str, Any]]:
     """Temperature, then size of the codebook, without spawns in half the steps; lengths and freezes in all of them."""
     found: dict[str, dict[str, Any]] = {}
-    # From the temperature that the paper's own 1000 for 4,096 codes corresponds to, to a hundredth of it.
-    tried = [(512, 1000 * 512 / 4096 / part) for part in (1, 4, 16, 64)]
+    # From the temperature that the paper's own 1000 for 4,096 codes corresponds to, down to one that leaves a model
+    # nearly dead (a fourth of that, 1.95, ends at one code and a loss of ln B).
+    tried = [(512, 1000 * 512 / 4096 / part) for part in (1, 2, 4, 16)]
     # Sizes at the temperature that corresponds to the chosen one.
     tried += [(codes, TEMPERATURE * codes / CODES) for codes in (128, 2048)]
     for codes, temperature in tried:
