@@ -338,7 +338,10 @@ def _searched() -> dict[str, dict[str, Any]]:
                 "generations": STEPS // length,
                 "freeze_steps": int(share * length),
             }
-    found["Codebook-CLIP"] = _CODEBOOK
+    # What half the steps say of a temperature is not what all of them say: sparser codes are learned later.
+    for temperature in (31.25, 125.0):
+        name = f"Codebook-CLIP, {CODES} codes, temperature {temperature:g}, {STEPS} steps"
+        found[name] = {**_CODEBOOK, "temperature": temperature}
     return found
 
 
