@@ -1,8 +1,9 @@
-"""Make an embedder of a generative LVLM (discriminative LVLM) on a built-in sample, offline. Minutes on a CPU.
+"""Make an embedder of a generative LVLM on a built-in sample, offline. Forty minutes on two cores.
 
-A small LLaVA is trained first; give the name of another ("llava-hf/llava-1.5-7b-hf", "Qwen/Qwen2-VL-2B-Instruct") and
-your own pictures with short and long captions (columns `caption` and `long_caption`) to train that one: settings for
-it are in examples/recipes. What is saved are megabytes beside the LVLM, which stays as it is and still generates.
+A small LLaVA is trained first, which takes most of the time. For another ("llava-hf/llava-1.5-7b-hf",
+"Qwen/Qwen2-VL-2B-Instruct") give its name in the place of `lvlm`, and your own pictures with short and long captions
+(columns `caption` and `long_caption`): settings for it are in examples/recipes. What is saved are megabytes beside the
+LVLM, which stays as it is and still generates.
 
     python examples/train_discriminative_lvlm.py [OUTPUT_FOLDER]
 """

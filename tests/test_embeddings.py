@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor, CLIPTextModel
 from vlcomp import Embedder, load_embedder
 from vlcomp.data.tokenization import text_padding, train_clip_tokenizer
 from vlcomp.errors import ArgumentError, CheckpointError, DataError, EvaluationError
+from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel
 from vlcomp.models.from_scratch import new_processor
 from vlcomp.testing import (
     KINDS,
@@ -19,6 +20,8 @@ from vlcomp.testing import (
     tiny_captions,
     tiny_clip,
     tiny_images,
+    tiny_llava,
+    tiny_lvlm_processor,
     tiny_model,
     tiny_processor,
 )
@@ -333,6 +336,9 @@ def test_bad_arguments():
         embedder.encode_images(3)
     with pytest.raises(DataError, match="not valid Unicode"):
         embedder.encode_texts(["a cup", "\ud800"])
+    lvlm = DiscriminativeLVLMModel.from_lvlm(tiny_llava(), processor=tiny_lvlm_processor("llava"))
+    with pytest.raises(DataError, match="the text 'a <image> cup' holds the token of an image"):
+        Embedder(lvlm, tiny_lvlm_processor("llava")).encode_texts(["a cup", "a <image> cup"])
     for kwargs, message in [
         ({"batch_size": 0}, "batch_size=0"),
         ({"num_workers": -1}, "num_workers=-1"),

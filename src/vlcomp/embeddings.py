@@ -207,6 +207,7 @@ class Embedder:
         Raises:
             ArgumentError: if one of `texts` is not a string.
             CheckpointError: if the tokenizer gives tokens that the model does not have.
+            DataError: if a text is not valid Unicode, or holds the token that stands for an image.
             EvaluationError: if an embedding is not finite; names the text.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -291,6 +292,10 @@ class Embedder:
                 f"{self.name}: the tokenizer gives token {highest} but the model has only {self._vocab_size}; "
                 "the processor belongs to another model"
             )
+        image_token = getattr(self.model.config, "image_token_id", None)
+        if image_token is not None and bool((inputs["input_ids"] == image_token).any()):
+            row = int((inputs["input_ids"] == image_token).any(dim=1).nonzero()[0])
+            raise DataError(f"the text {batch[row]!r} holds the token of an image; take it out")
         return inputs
 
     def _features(self, method: Callable[..., Any], inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -109,6 +109,17 @@ def test_config_file_and_command_line(photos, clip_checkpoint, tmp_path):
     assert main(["train", "clip", *again, "--disable_tqdm", "true"]) == 0
 
 
+def test_what_is_the_default_of_the_class_and_not_of_the_command_is_recorded(photos, tmp_path):
+    output = tmp_path / "run"
+    chosen = ["--adam_beta2", "0.999", "--adam_epsilon", "1e-8", "--warmup_steps", "0", "--logging_steps", "500"]
+    assert main(["train", "clip", "--data", photos, "--output", str(output), *SMALL, *QUICK, *chosen]) == 0
+    recorded = yaml.safe_load((output / "train.yaml").read_text())
+    assert (recorded["adam_beta2"], recorded["adam_epsilon"], recorded["warmup_steps"]) == (0.999, 1e-8, 0)
+    again = tmp_path / "again"
+    assert main(["train", "clip", "--config", str(output / "train.yaml"), "--output", str(again), "--use_cpu"]) == 0
+    assert yaml.safe_load((again / "train.yaml").read_text()) == {**recorded, "output": str(again)}
+
+
 def test_resuming_from_the_last_checkpoint(photos, tmp_path, capsys):
     common = ["train", "clip", "--data", photos, "--output", str(tmp_path), *SMALL, *QUICK, "--save_steps", "1"]
     assert main([*common, "--resume_from_checkpoint", "last"]) == 2

@@ -295,6 +295,8 @@ def test_rows_without_captions_are_used_by_the_one_trainer_that_can_and_refused_
     alone = load_captioned(_long("dataset", tmp_path, [{"long_caption": row["long_caption"]} for row in LONG]))
     with pytest.raises(DataError, match="train_dataset has no column 'caption', only image, .*long_caption"):
         ContrastiveTrainer(tiny_clip(), None, alone, processing_class=tiny_processor())
+    with pytest.raises(DataError, match="the data of task 'retrieval' has no column 'caption' .*column long_caption"):
+        len(Retrieval(alone).pairs.captions)
 
 
 # --- bad folders: each message names file and line and says what to do -------------------------------------------

@@ -677,6 +677,45 @@ def test_the_base_in_another_precision_is_the_base(checkpoint):
         DiscriminativeLVLMModel.from_pretrained(checkpoint / "adapters", base=tiny_llava(seed=1).bfloat16())
 
 
+def test_what_is_trained_stays_in_float32_in_a_whole_checkpoint(base, tmp_path):
+    model = DiscriminativeLVLMModel.from_lvlm(str(base), lora_rank=4, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for value in model.trainable_parameters().values():
+            value += 0.123456789
+    model.merge_and_save(tmp_path / "merged")
+    merged = DiscriminativeLVLMModel.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.bfloat16
+    for name, value in merged.trainable_parameters().items():
+        assert value.dtype == torch.float32 and torch.equal(value, model.trainable_parameters()[name]), name
+
+    made = DiscriminativeLVLMModel.from_lvlm(
+        tiny_llava().bfloat16(), processor=tiny_lvlm_processor("llava"), lora_rank=4
+    )
+    made.save_pretrained(tmp_path / "whole")
+    whole = DiscriminativeLVLMModel.from_pretrained(tmp_path / "whole")
+    assert whole.dtype == torch.bfloat16 and any("lora_A" in name for name in whole.trainable_parameters())
+    for name, value in whole.trainable_parameters().items():
+        assert value.dtype == torch.float32 and torch.equal(value, made.trainable_parameters()[name]), name
+
+
+def test_similarities_are_computed_in_float32(base):
+    processor = DiscriminativeLVLMProcessor.from_lvlm(base)
+    model = DiscriminativeLVLMModel.from_lvlm(str(base), dtype=torch.bfloat16)
+    texts = sorted(set(tiny_captions(100)))
+    with torch.inference_mode():
+        output = model(**processor(images=pictures()[:2], text=texts, padding=True))
+    assert output.logits_per_image.dtype == output.image_embeds.dtype == torch.float32
+    assert close(output.text_embeds.norm(dim=-1), torch.ones(len(texts)), 1e-6)
+    # In bfloat16 there are 256 values between 8 and 16, so that texts would tie.
+    assert len(output.logits_per_image[0].unique()) > 0.95 * len(texts)
+
+
+def test_the_device_is_that_of_the_token_embeddings(base, kind):
+    config = DiscriminativeLVLMModel.from_lvlm(str(base)).config
+    model = DiscriminativeLVLMModel(config, tiny_lvlm(kind).to("meta"))
+    assert model.device == model.logit_scale.device == torch.device("meta")
+
+
 def test_prompts_of_another_length_are_refused(checkpoint, tmp_path):
     reading = json.loads((checkpoint / "adapters/config.json").read_text())["image_reading"]
     length = len(reading["prompt"])

@@ -282,15 +282,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, checkpoint, whole):
             lvlm_trainer(tmp_path / "other", other, max_steps=4).train(resume_from_checkpoint=str(folder))
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path, checkpoint):
-    run = lvlm_trainer(tmp_path, checkpoint)
+@pytest.mark.parametrize("soft_prompts", [True, False])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_changes_nothing(tmp_path, checkpoint, reentrant, soft_prompts):
+    model = stirred(DiscriminativeLVLMModel.from_lvlm(str(checkpoint), lora_rank=2, soft_prompts=soft_prompts))
+    run = lvlm_trainer(tmp_path, model)
     batch = next(iter(run.get_train_dataloader()))
     _, plain = gradients(run, batch)
-    run.model.gradient_checkpointing_enable()
+    assert any("lora_B" in name for name in plain)
+    run.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     calls = []
     run.model.language_model.layers[0].mlp.register_forward_pre_hook(lambda module, args: calls.append(1))
     _, found = gradients(run, batch)
     assert len(calls) == 4  # images and texts, each again in the backward pass
+    assert found.keys() == plain.keys()
     for name, gradient in found.items():
         assert torch.allclose(gradient, plain[name], atol=1e-6), name
 
@@ -301,6 +306,43 @@ def test_half_precision_leaves_adapters_in_full(tmp_path, checkpoint):
     assert {value.dtype for value in run.model.trainable_parameters().values()} == {torch.float32}
     run.train()
     assert 0 < run.state.log_history[0]["next_token_loss"] < 20
+
+
+def test_the_seed_is_that_of_the_lora_too(tmp_path, checkpoint):
+    def started(seed):
+        run = lvlm_trainer(tmp_path, str(checkpoint), lora_rank=2, seed=seed)
+        return {name: value.detach().clone() for name, value in run.model.trainable_parameters().items()}
+
+    first, again, other = started(3), started(3), started(4)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first if "lora_A" in name)
+
+
+def test_settings_are_written_as_they_are(tmp_path):
+    # transformers replaces the values of what ends in "_token", as it were a secret.
+    args = DiscriminativeLVLMTrainingArguments(str(tmp_path), summary_token="prompt")
+    assert args.to_dict()["summary_token"] == "prompt"
+
+
+def test_lengths_that_leave_a_loss_without_captions_are_said(tmp_path, checkpoint, caplog):
+    lvlm_trainer(tmp_path, checkpoint)
+    assert not caplog.records
+    lvlm_trainer(tmp_path, checkpoint, short_below=2)
+    assert "no caption has fewer than short_below=2 tokens (" in caplog.text and "raise short_below" in caplog.text
+    caplog.clear()
+    lvlm_trainer(tmp_path, checkpoint, long_from=400)
+    assert "no caption has 400 to 500 tokens (" in caplog.text
+    caplog.clear()
+    lvlm_trainer(tmp_path, checkpoint, long_from=400, next_token_weight=0)
+    assert not caplog.records
+
+
+def test_a_caption_with_the_token_of_an_image_is_named(tmp_path, checkpoint):
+    for column in ("caption", "long_caption"):
+        data = rows().to_list()
+        data[0][column] = "a cup <image> and a star"
+        with pytest.raises(DataError, match=f"the {column} 'a cup <image> and a star' holds the token of an image"):
+            lvlm_trainer(tmp_path, checkpoint, data=datasets.Dataset.from_list(data)).train()
 
 
 def test_an_lvlm_by_name_becomes_what_the_settings_say(tmp_path, checkpoint):
@@ -397,6 +439,8 @@ def test_models_and_data_that_do_not_fit(tmp_path, checkpoint, clip_checkpoint):
         lvlm_trainer(tmp_path, str(tmp_path / "nothing-there"))
     with pytest.raises(CheckpointError, match="lora_target_modules has 'query'"):
         lvlm_trainer(tmp_path, str(checkpoint), lora_target_modules=["query"])
+    with pytest.raises(ArgumentError, match="summary_token='first'"):
+        lvlm_trainer(tmp_path, str(checkpoint), summary_token="first")
     with pytest.raises(CheckpointError, match="processor is None"):
         lvlm_trainer(tmp_path, tiny_lvlm()[0])
     with pytest.raises(ArgumentError, match="model is a int"):

@@ -59,6 +59,8 @@ _TRAINING = {
 _LABELLED = {name: _TRAINING[name] for name in ("logging_steps", "save_steps", "save_total_limit")}
 _FINE_TUNING = {"learning_rate": 1e-5, "num_train_epochs": 5, "per_device_train_batch_size": 64}
 _FROM_SCRATCH = {"learning_rate": 1e-3, "num_train_epochs": 15, "per_device_train_batch_size": 128}
+# Settings whose default is not that of their class, but of the command.
+COMMAND_DEFAULTS = frozenset({*_TRAINING, *_FINE_TUNING, *_FROM_SCRATCH})
 SIZES = {
     "small": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 4, "vocab_size": 2048, "text_length": 32},
 }

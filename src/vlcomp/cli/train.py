@@ -9,7 +9,15 @@ from typing import Any
 
 from ..methods import METHODS
 from . import _labelled, _protocol
-from ._train_options import EPILOG, EPILOG_PRETRAINED, FIELDS, SIZES, add_method, read_settings
+from ._train_options import (
+    COMMAND_DEFAULTS,
+    EPILOG,
+    EPILOG_PRETRAINED,
+    FIELDS,
+    SIZES,
+    add_method,
+    read_settings,
+)
 
 HELP = "Fine-tune a checkpoint, or train a small model from scratch, on images with captions."
 
@@ -266,7 +274,8 @@ def _record(options: dict[str, Any], settings: Any) -> None:
     import yaml
 
     chosen = {key: value for key, value in options.items() if value is not None}
-    always = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "weight_decay", "seed")
+    # What this command sets by itself, too: a value that is the class's default is not the command's.
+    always = {"max_steps", "seed", *COMMAND_DEFAULTS}
     machine = (
         "output_dir",
         "logging_dir",

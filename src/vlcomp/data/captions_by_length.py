@@ -32,6 +32,8 @@ class CaptionsByLengthCollator(ContrastiveCollator):
             Fewest tokens of a long caption.
         long_to (`int`, defaults to 500):
             Most tokens of a long caption.
+        image_token_id (`int`, *optional*):
+            The token that stands for an image, which no caption may hold.
         fit, skip_bad_images, text_kwargs:
             As in [`ContrastiveCollator`].
 
@@ -60,6 +62,7 @@ class CaptionsByLengthCollator(ContrastiveCollator):
         short_below: int = 30,
         long_from: int = 30,
         long_to: int = 500,
+        image_token_id: int | None = None,
         fit: str | None = None,
         skip_bad_images: bool = False,
         text_kwargs: Mapping[str, Any] | None = None,
@@ -71,6 +74,7 @@ class CaptionsByLengthCollator(ContrastiveCollator):
         if long_to < long_from:
             raise ArgumentError(f"long_to={long_to} is below long_from={long_from}, so no caption would be long")
         self.short_below, self.long_from, self.long_to = short_below, long_from, long_to
+        self.image_token_id = image_token_id
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Make the batch.
@@ -89,8 +93,8 @@ class CaptionsByLengthCollator(ContrastiveCollator):
             int64, how many of a row's captions are neither.
 
         Raises:
-            DataError: if a row lacks its image or has no caption, an image cannot be read, or no caption of the batch
-                has a length that is used.
+            DataError: if a row lacks its image or has no caption, an image cannot be read, a caption holds the token
+                of an image, or no caption of the batch has a length that is used.
         """
         if not len(rows):
             raise DataError("cannot make a batch of no rows")
@@ -99,6 +103,11 @@ class CaptionsByLengthCollator(ContrastiveCollator):
         flat = [text for found in texts for text in found.values()]
         tokens = iter(self.processor.tokenizer(flat, add_special_tokens=False)["input_ids"])
         lengths = [{column: list(next(tokens)) for column in found} for found in texts]
+        if self.image_token_id is not None:
+            for found, ids in zip(texts, lengths, strict=True):
+                for column, text in found.items():
+                    if self.image_token_id in ids[column]:
+                        raise DataError(f"the {column} {text!r} holds the token of an image; take it out")
         routed = [self._routed(found) for found in lengths]
         if not any(short or long for short, long in routed):
             seen = sorted({len(ids) for found in lengths for ids in found.values()})

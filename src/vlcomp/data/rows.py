@@ -147,8 +147,14 @@ def require_captions(dataset: Any, name: str) -> None:
     Raises:
         DataError: naming the first such row.
     """
-    if not isinstance(dataset, datasets.Dataset) or "caption" not in dataset.column_names:
+    if not isinstance(dataset, datasets.Dataset):
         return
+    if "caption" not in dataset.column_names:
+        other = "long_caption" if "long_caption" in dataset.column_names else "NAME"
+        raise DataError(
+            f"{name} has no column 'caption' (columns: {', '.join(dataset.column_names)}); say which one has the "
+            f"captions with caption_column={other!r} (--caption-column {other})"
+        )
     # The column as it is stored tells in no time that there is nothing to look for.
     if not dataset.data.column("caption").null_count:
         return

@@ -261,7 +261,8 @@ def _check_base(source: Path, config: Mapping[str, Any], key: str, *, needed: bo
     if (base or needed) and (not base or is_path(base) or os.path.exists(base)):
         raise CheckpointError(
             f"{source} holds an adapter alone, and its base {base!r} is not on the Hub, so nobody else could load it; "
-            "start from a model of the Hub, or save the merged model (merge_adapter=True, or model.merge_and_save)"
+            "start from a model of the Hub, or save the merged model (model.merge_and_save of a discriminative LVLM, "
+            "merge_adapter=True for PEFT)"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftConfig
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin, set_seed
 
 from ..checkpoints import require_processor
 from ..data.captions_by_length import COLUMNS, CaptionsByLengthCollator, strings_of_patches
@@ -25,8 +28,12 @@ from ..models.discriminative_lvlm import (
 from ..models.discriminative_lvlm.checkpoint_discriminative_lvlm import put_adapters, read_adapters
 from .arguments import ContrastiveTrainingArguments
 from .contrastive import Batch, ContrastiveTrainer, Embeds
-from .setup import check_arguments, check_dataset, model_name
+from .setup import check_arguments, check_dataset, first_cause, model_name
 
+logger = logging.getLogger(__name__)
+
+# Rows of the data whose captions' lengths are looked at before training.
+_LOOKED_AT = 1000
 # Settings that make a discriminative LVLM of an LVLM; None leaves them as the model's configuration has them.
 MODEL_SETTINGS = (
     "soft_prompts",
@@ -162,6 +169,10 @@ class DiscriminativeLVLMTrainingArguments(ContrastiveTrainingArguments):
             raise ArgumentError("loss='sigmoid' needs a logit bias, which the model has not; leave it out")
         super().__post_init__()
 
+    def to_dict(self) -> dict[str, Any]:
+        """The settings; transformers takes all that ends in `_token` for a secret, and this is a position."""
+        return {**super().to_dict(), "summary_token": self.summary_token}
+
 
 class DiscriminativeLVLMTrainer(ContrastiveTrainer):
     """Trains a generative LVLM to embed images and texts, so that it still generates.
@@ -254,6 +265,8 @@ class DiscriminativeLVLMTrainer(ContrastiveTrainer):
             for name, dataset in named:
                 _check_columns(f"eval_dataset {name}".strip(), dataset)
             data_collator = self.default_collator(processing_class, model, args)
+        if isinstance(data_collator, CaptionsByLengthCollator):
+            _check_lengths(train_dataset, data_collator, args)
         super().__init__(model, args, train_dataset, eval_dataset, processing_class, data_collator, **kwargs)
 
     def default_collator(
@@ -265,6 +278,7 @@ class DiscriminativeLVLMTrainer(ContrastiveTrainer):
             short_below=args.short_below,
             long_from=args.long_from,
             long_to=args.long_to,
+            image_token_id=model.config.image_token_id,
             fit=args.fit,
             skip_bad_images=args.skip_bad_images,
             text_kwargs=text_padding(processor, model.config),
@@ -372,15 +386,19 @@ def _load(
             if _type_of(name) == DiscriminativeLVLMConfig.model_type:
                 model = DiscriminativeLVLMModel.from_pretrained(name, dtype=dtype)
             else:
+                set_seed(args.seed)  # a new LoRA is random
                 model = DiscriminativeLVLMModel.from_lvlm(name, processor=processor, dtype=dtype, **settings)
         elif not isinstance(model, DiscriminativeLVLMModel):
             if not isinstance(model, PreTrainedModel):
                 raise ArgumentError(f"model is a {type(model).__name__}; pass a checkpoint's name or a loaded model")
+            set_seed(args.seed)
             model = DiscriminativeLVLMModel.from_lvlm(model, processor=processor, **settings)
         if processor is None:
             processor = _processor_of(model)
     except VlcompError:
         raise
+    except StrictDataclassError as error:  # of a configuration, around what is wrong with it
+        raise ArgumentError(first_cause(error)) from error
     except (ValueError, OSError, ImportError) as error:
         raise CheckpointError(f"{name}: {error}") from error
     for setting, wanted in settings.items():
@@ -416,6 +434,31 @@ def _processor_of(model: DiscriminativeLVLMModel) -> Any:
             "processing_class"
         )
     return DiscriminativeLVLMProcessor.from_lvlm(model.config.base_name_or_path, revision=model.config.base_revision)
+
+
+def _check_lengths(
+    dataset: Any, collator: CaptionsByLengthCollator, args: DiscriminativeLVLMTrainingArguments
+) -> None:
+    """Warn if one of the losses is likely to have nothing to learn from, as the first captions say."""
+    if not isinstance(dataset, Dataset):
+        return
+    present = [column for column in COLUMNS if column in dataset.column_names]
+    rows = dataset.select_columns(present).select(range(min(len(dataset), _LOOKED_AT)))
+    texts = [row[column] for row in rows for column in present if isinstance(row[column], str)]
+    if not texts:
+        return
+    lengths = [len(ids) for ids in collator.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    seen = f"{min(lengths)} to {max(lengths)} tokens in the first {len(rows)} rows"
+    if args.contrastive_weight and min(lengths) >= args.short_below:
+        logger.warning(
+            f"no caption has fewer than short_below={args.short_below} tokens ({seen}), so there may be nothing to "
+            "contrast; raise short_below"
+        )
+    if args.next_token_weight and not any(args.long_from <= length <= args.long_to for length in lengths):
+        logger.warning(
+            f"no caption has {args.long_from} to {args.long_to} tokens ({seen}), so there may be no next-token loss; "
+            "lower long_from, raise long_to, or set next_token_weight=0"
+        )
 
 
 def _check_columns(name: str, dataset: Any) -> None:

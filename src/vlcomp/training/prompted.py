@@ -13,7 +13,7 @@ from transformers import set_seed
 
 from ..errors import ArgumentError
 from ..models.comma import CommaClasses, CommaModel
-from .setup import load_model
+from .setup import first_cause, load_model
 
 
 def load_prompted(
@@ -46,7 +46,7 @@ def load_prompted(
             loaded = CommaModel.from_clip(model, tokenizer=processor, dtype=torch.float32, **(settings or {}))
         # transformers wraps what is wrong with a setting into an error of huggingface_hub.
         except Exception as error:
-            raise ArgumentError(_cause(error)) from error
+            raise ArgumentError(first_cause(error)) from error
     if not isinstance(loaded, CommaModel):
         raise ArgumentError(
             f"model is a {type(loaded).__name__}, which has no prompts; pass CommaModel.from_clip(...), or the name "
@@ -104,10 +104,3 @@ def classes_in_chunks(model: CommaModel, size: int) -> Iterator[None]:
         yield
     finally:
         del model.encode_classes
-
-
-def _cause(error: Exception) -> str:
-    """The last cause of an error, in one line."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__

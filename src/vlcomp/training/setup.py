@@ -251,3 +251,18 @@ def model_name(model: Any) -> str:
     if isinstance(model, (str, os.PathLike)):
         return os.fspath(model)
     return getattr(getattr(base_model(model), "config", None), "_name_or_path", "") or ""
+
+
+def first_cause(error: Exception) -> str:
+    """What an error comes from, in one line.
+
+    Args:
+        error (`Exception`):
+            The error; transformers and huggingface_hub wrap what is wrong with a setting.
+
+    Returns:
+        `str`
+    """
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -37,6 +37,8 @@ class AdaptedLVLM(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    # Small steps on what is trained are lost in bfloat16.
+    _keep_in_fp32_modules_strict = ["logit_scale", "lora_A", "lora_B", "soft_prompts"]  # noqa: RUF012 (transformers')
 
     def __init__(self, config: DiscriminativeLVLMConfig, lvlm: PreTrainedModel | None = None):
         super().__init__(config)
@@ -44,7 +46,8 @@ class AdaptedLVLM(PreTrainedModel):
         self.lvlm = AutoModelForImageTextToText.from_config(config.base_config) if lvlm is None else lvlm
         require_causal(self.lvlm)
         self.soft_prompts = SoftPrompts(config) if config.soft_prompts else None
-        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        place = None if lvlm is None else lvlm.get_input_embeddings().weight.device
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value), device=place))
         if lvlm is not None:
             for module in lvlm.modules():
                 module._is_hf_initialized = True  # has its weights
@@ -74,7 +77,8 @@ class AdaptedLVLM(PreTrainedModel):
 
         Args:
             name_or_path (`str`, `PathLike` or `PreTrainedModel`):
-                Folder or Hub repository of the LVLM, or the LVLM itself, which is then part of the new model.
+                Folder or Hub repository of the LVLM, or the LVLM itself, which is then part of the new model. One that
+                was loaded from a place is taken to be as it is there: save it first if its weights were changed.
             processor (processor or tokenizer, *optional*):
                 Gives tokens and chat template; by default the tokenizer beside the LVLM.
             chat_template (`str`, *optional*):
@@ -252,6 +256,11 @@ class AdaptedLVLM(PreTrainedModel):
     def dtype(self) -> torch.dtype:
         """Type of the LVLM; what is trained may be in float32 beside it."""
         return self.lvlm.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where sequences begin: with `device_map` an LVLM may be on several devices."""
+        return self.get_input_embeddings().weight.device
 
     def get_input_embeddings(self) -> nn.Module:
         """The token embeddings of the LVLM."""

@@ -92,7 +92,9 @@ def where_from(lvlm: PreTrainedModel) -> tuple[str | None, str | None]:
     place = lvlm.name_or_path
     if not place:
         return None, None
-    return (os.path.abspath(place) if os.path.isdir(place) else place), None
+    if os.path.isdir(place):
+        return os.path.abspath(place), None
+    return place, getattr(lvlm.config, "_commit_hash", None)
 
 
 def require_causal(lvlm: Any) -> None:

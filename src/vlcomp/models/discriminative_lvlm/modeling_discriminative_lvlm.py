@@ -310,6 +310,8 @@ class DiscriminativeLVLMModel(AdaptedLVLM):
             embeds = torch.where((sequences.prompt_index >= 0)[..., None], soft, embeds)
         if features is not None:
             embeds = embeds.masked_scatter(sequences.image_mask[..., None], torch.cat(list(features)).to(embeds))
+        if torch.is_grad_enabled() and not embeds.requires_grad and self.is_activation_checkpointing:
+            embeds.requires_grad_()  # reentrant checkpointing drops the gradients of blocks whose input needs none
         return embeds
 
     def _hidden_states(
@@ -338,6 +340,8 @@ def _pooled(hidden: torch.Tensor, sequences: Sequences) -> torch.Tensor:
 
 
 def _normalised(embeds: torch.Tensor) -> torch.Tensor:
+    # In float32 at least: in bfloat16 the similarities of an image would be equal to one another by the dozen.
+    embeds = embeds.to(torch.promote_types(embeds.dtype, torch.float32))
     return embeds / embeds.pow(2).sum(dim=-1, keepdim=True).pow(0.5)  # rounds as in CLIPModel
 
 
