@@ -8,6 +8,7 @@ from vlcomp.analysis import ease_of_learning
 from vlcomp.analysis.ease import _batches, _matched, with_new_language_agent
 from vlcomp.errors import ArgumentError, DataError
 from vlcomp.models.comma import CommaModel
+from vlcomp.models.from_scratch import new_iterated_clip
 from vlcomp.testing import (
     tiny_captions,
     tiny_clip,
@@ -75,6 +76,25 @@ def test_a_new_agent_learns_and_the_model_stays(make):
     assert other.accuracy != again.accuracy
     scaled = ease_of_learning(model, processor, images, captions, **{**options, "steps": 20, "logit_scale": 50.0})
     assert scaled.accuracy[0] == found.accuracy[0] and scaled.accuracy != found.accuracy[:20]
+
+
+def test_the_new_agent_is_none_that_training_began_with(monkeypatch):
+    """A run and its analysis have the same seed, and the agent of the first generation was drawn with it."""
+    learners = []
+
+    def noted(model, seed):
+        learners.append(with_new_language_agent(model, seed))
+        return learners[-1]
+
+    monkeypatch.setattr("vlcomp.analysis.ease.with_new_language_agent", noted)
+    small = {"image_size": 32, "width": 32, "layers": 1, "projection_dim": 32, "codebook_size": 16}
+    model = new_iterated_clip(tiny_processor().tokenizer, seed=3, **small)
+    data = (model, tiny_processor(), tiny_images(4), tiny_captions(4))
+    for seed in (3, 3, 4):
+        ease_of_learning(*data, steps=1, batch_size=2, learning_rate=1e-9, seed=seed)
+    first, again, other = (learner.text_model.embeddings.token_embedding.weight for learner in learners)
+    assert torch.allclose(first, again) and not torch.allclose(first, other, atol=1e-3)
+    assert not torch.allclose(first, model.text_model.embeddings.token_embedding.weight, atol=1e-3)
 
 
 def test_nothing_can_be_learned_of_a_vision_agent_that_says_one_thing():

@@ -7,6 +7,7 @@ import yaml
 from transformers import AutoModel, pipeline
 
 from _vlcomp_cli import main
+from vlcomp.data import ContrastiveCollator, load_captioned
 from vlcomp.testing import make_captioned_folder, tiny_images
 
 QUICK = ["--max-steps", "2", "--batch-size", "8", "--disable_tqdm", "true", "--use_cpu", "--logging-steps=1"]
@@ -67,6 +68,51 @@ def test_iterated_clip_from_scratch_with_options_of_its_codebook(photos, tmp_pat
     ]
     assert main(wrong) == 2
     assert "--codebook-size goes with --from-scratch" in capsys.readouterr().err
+    for option, value in (("--codebook-size", "9"), ("--temperature", "3")):
+        assert main([*common, "--output", "o", "--no-use-codebook", option, value]) == 2
+        assert f"{option} goes with a codebook" in capsys.readouterr().err
+
+
+def test_each_generation_leaves_a_checkpoint(photos, tmp_path, capsys):
+    output = tmp_path / "run"
+    arguments = ["--data", photos, "--output", str(output), *SMALL, "--batch-size", "8", "--use_cpu"]
+    steps = ["--num_generations", "4", "--generation_steps", "2", "--codebook-size", "16"]
+    assert main(["train", "iterated-clip", *arguments, *steps]) == 0
+    assert sorted(path.name for path in output.glob("checkpoint-*")) == [f"checkpoint-{step}" for step in (2, 4, 6, 8)]
+    rows = len(load_captioned(photos))
+    said = f"4 generations of 2 steps: {8 * 8 / rows:.1f} passes over {rows} rows"
+    assert said in capsys.readouterr().out
+    assert "num_train_epochs" not in yaml.safe_load((output / "train.yaml").read_text())
+    for option in (["--epochs", "2"], ["--num_train_epochs", "2"], ["--lora", "4"]):
+        assert main(["train", "iterated-clip", *arguments, *steps, *option]) == 2
+        assert option[0].lstrip("-") in capsys.readouterr().err
+
+
+def test_streamed_rows_come_in_another_order_in_each_epoch(photos, tmp_path, clip_checkpoint, monkeypatch):
+    seen = []
+    load_captioned(photos).to_parquet(tmp_path / "rows.parquet")
+    real = ContrastiveCollator.__call__
+
+    def noted(self, rows):
+        seen.extend(row["caption"] for row in rows)
+        return real(self, rows)
+
+    monkeypatch.setattr(ContrastiveCollator, "__call__", noted)
+
+    rows = load_captioned(photos)["caption"][:]
+    steps = str(-(-2 * len(rows) // 8))
+
+    def epochs(name, *options):
+        seen.clear()
+        data = ["--data", str(tmp_path / "rows.parquet"), "--streaming", "--model", str(clip_checkpoint)]
+        run = ["--output", str(tmp_path / name), *QUICK, "--max-steps", steps, "--seed", "5"]
+        assert main(["train", "clip", *data, *run, *options]) == 0
+        return seen[: len(rows)], seen[len(rows) : 2 * len(rows)]
+
+    first, second = epochs("a")
+    assert sorted(first) == sorted(second) == sorted(rows) and rows != first != second != rows
+    assert epochs("b") == (first, second)  # from the seed
+    assert epochs("c", "--shuffle-buffer", "1") == (rows, rows)
 
 
 def test_fine_tuning_with_lora_and_a_validation_split(photos, clip_checkpoint, tmp_path, capsys):
@@ -162,6 +208,7 @@ def test_resuming_from_the_last_checkpoint(photos, tmp_path, capsys):
         (["--data", "d", "--output", "o", "--model", "m", "--validation-fraction", "0.2"], "--eval_strategy epoch"),
         (["--data", "d", "--output", "o", "--model", "m", "--eval_strategy", "epoch"], "give --validation-fraction"),
         (["--data", "d", "--output", "o", "--model", "m", "--streaming"], "--streaming needs --max-steps"),
+        (["--data", "d", "--output", "o", "--model", "m", "--shuffle-buffer", "9"], "--shuffle-buffer is about"),
         (["--data", "d", "--output", "o", "--model", "m", "--eval-tasks", "retrieval"], "--eval-data"),
         (["--data", "d", "--output", "o", "--model", "m", "--eval-tasks", "image_choice"], "run `vlcomp evaluate`"),
         (["--data", "d", "--output", "o", "--from-scratch", "small", "--layers", "0"], "--layers 0"),

@@ -122,7 +122,15 @@ def fake(name, seed, mean):
         0.5,
     )
     validation = {SELECTION_METRIC: mean, "scenes/mean/accuracy": mean, "scenes/swap_attribute/accuracy": 0.5}
-    entry = {"ease_mean": mean, "log10_bound": 20, "log10_bound_here": 10, "slope": 2.0, "validation": validation}
+    entry = {
+        "ease_mean": mean,
+        "ease_at_first_scale_mean": mean,
+        "logit_scale": 30.0,
+        "log10_bound": 20,
+        "log10_bound_here": 10,
+        "slope": 2.0,
+        "validation": validation,
+    }
     return {
         "configuration": name,
         "seed": seed,
@@ -139,5 +147,7 @@ def test_differences_are_paired_by_seed():
     # The seeds differ by 10 points, the differences do not.
     assert lines[2].startswith("| Iterated-CLIP - CLIP | 2 | +5.0 ± 0.0 | +0.0 ± 0.0 |")
     rows = over_generations(runs).splitlines()
-    assert len(rows) == 6 and rows[2].startswith("| CLIP | 375 | 70.0 ± 24.8 | 20.00 ± 0.00 |")
+    assert len(rows) == 6 and rows[2].startswith(
+        "| CLIP | 375 | 70.0 ± 24.8 | 70.0 ± 24.8 | 30.0 ± 0.0 | 20.00 ± 0.00 |"
+    )
     assert "## Differences" in STUDY.details(runs) and "+4.7" in STUDY.details(runs)

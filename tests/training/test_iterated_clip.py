@@ -109,7 +109,8 @@ def test_the_defaults_are_the_paper_s(tmp_path):
     assert args.lr_scheduler_type == "cosine" and args.agent == "language"
     given = IteratedCLIPTrainingArguments(str(tmp_path), max_steps=300, generation_steps=100, seed=3)
     assert (given.num_generations, given.spawn_seed) == (3, 3)
-    assert IteratedCLIPTrainingArguments(str(tmp_path), num_generations=2, generation_steps=7).max_steps == 14
+    short = IteratedCLIPTrainingArguments(str(tmp_path), num_generations=2, generation_steps=7)
+    assert (short.max_steps, short.save_steps, short.save_total_limit) == (14, 7, None)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,7 @@ def test_the_defaults_are_the_paper_s(tmp_path):
         ({"logit_scale_min": 200}, "logit_scale_min=200 must lie between 1 and logit_scale_max=100.0"),
         ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type='reduce_lr_on_plateau' follows the loss"),
         ({"interpolate": 0.5}, "interpolate=0.5 mixes with the starting weights"),
+        ({"num_train_epochs": 2}, "num_train_epochs=2 is no setting of this method, whose generations are counted in"),
         ({"freeze": "text"}, "freeze='text' keeps the weights that agent='language' replaces"),
     ],
 )
@@ -165,6 +167,19 @@ def test_schedule():
     assert factors == pytest.approx([1] * 4 + [0.1, 0.55, 1, 1, 0.1, 0.55, 1, 1, 1])
     assert not any(GenerationSchedule(1, 4, 2, 2, 0.1).frozen_at(step) for step in range(5))
     assert GenerationSchedule(2, 4, 0, 0, 0.1).rate_factor(4) == 1
+
+
+def test_the_rate_follows_the_generations_where_fp16_skips_steps(tmp_path):
+    run = iterated_trainer(tmp_path, lr_scheduler_type="constant")
+    run.create_optimizer_and_scheduler(12)
+    rates = []
+    for step in range(12):
+        run.state.global_step = step
+        rates.append(run.lr_scheduler.get_last_lr()[0])
+        if step not in (1, 2):  # in which an overflow is skipped, and with it the scheduler's step
+            run.lr_scheduler.step()
+    factors = [run.schedule.rate_factor(step) for step in range(12)]
+    assert min(factors) < 0.2 and rates == pytest.approx([run.args.learning_rate * factor for factor in factors])
 
 
 def test_seeds_of_generations():
@@ -387,6 +402,13 @@ def test_another_schedule_is_refused_before_training(tmp_path):
         ({"codebook_freeze_steps": 1}, "codebook_freeze_steps=2, and this run has codebook_freeze_steps=1"),
         ({"agent": "vision"}, "agent='language', and this run has agent='vision'"),
         ({"spawn_seed": 6}, "spawn_seed=5, and this run has spawn_seed=6"),
+        ({"learning_rate": 1.0}, "learning_rate=0.01, and this run has learning_rate=1.0"),
+        (
+            {"lr_scheduler_type": "constant"},
+            "and this run has lr_scheduler_type='constant'",
+        ),
+        ({"model": tiny_iterated(temperature=7.0)}, "and this run has temperature=7.0"),
+        ({"model": tiny_iterated(codebook_size=9)}, "and this run has codebook_size=9"),
     ):
         other = iterated_trainer(tmp_path / "b", **{"num_generations": 2, **changes})
         before = weights(other.model)

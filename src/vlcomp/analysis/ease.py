@@ -127,7 +127,9 @@ def ease_of_learning(
         raise ArgumentError(f"there are {len(images)} images and {len(captions)} captions; each image needs its own")
     if len(images) < batch_size:
         raise DataError(f"there are {len(images)} rows, and a batch has batch_size={batch_size}; lower it")
-    learner = with_new_language_agent(model, seed)
+    # Apart from the seeds of training, so that it is no agent that the model was ever trained with: with the same
+    # random numbers it would be the very one of the run's first generation.
+    learner = with_new_language_agent(model, int(np.random.SeedSequence([seed, *b"ease"]).generate_state(1)[0]))
     padding = text_padding(processor, getattr(model, "config", None))
     device = next(learner.parameters()).device
     embedder = Embedder(model, processor, batch_size=batch_size)

@@ -27,6 +27,25 @@ EPILOG = """examples:
 Any other field of the training arguments is an option too (--weight_decay 0.1, --activation_checkpointing true,
 --report_to tensorboard, --save_steps 100, --resume_from_checkpoint last). A config file holds the same names."""
 
+# Of a method that trains from scratch, by generations.
+EPILOG_GENERATIONS = """examples:
+  four generations on a folder with metadata.jsonl, retrieval measured on a tenth of it:
+    vlcomp train {name} --data photos/ --from-scratch small --num_generations 4 --generation_steps 400 \\
+        --output runs/iterated --test-fraction 0.1
+  the baselines at equal steps: a codebook without spawns, and a plain CLIP:
+    vlcomp train {name} --data photos/ --from-scratch small --num_generations 1 --generation_steps 1600 \\
+        --warmup_steps 33 --output runs/codebook
+    vlcomp train {name} --data photos/ --from-scratch small --num_generations 1 --generation_steps 1600 \\
+        --warmup_steps 33 --no-use-codebook --output runs/plain
+  a model of the paper's size, and the paper's 12 generations of 6,000 steps:
+    python examples/new_iterated_clip.py --output start
+    vlcomp train {name} --data 'cc3m/*.tar' --streaming --max-steps 72000 --model start --output runs/cc3m
+  settings from a file; what the command line says wins:
+    vlcomp train {name} --config run.yaml --learning-rate 1e-4
+
+Any other field of the training arguments is an option too (--codebook_freeze_steps 100, --agent vision,
+--activation_checkpointing true, --resume_from_checkpoint last). A config file holds the same names."""
+
 # Of a method that starts from a pre-trained model only.
 EPILOG_PRETRAINED = """examples:
   train on a folder whose metadata.jsonl has caption, long_caption or both, measure retrieval on a tenth of it:
@@ -66,6 +85,9 @@ SIZES = {
 }
 
 
+# Methods that count generations in steps. All of them are kept, because the analyses compare them.
+GENERATIONS = ("iterated-clip",)
+
 # What people try that has another name here.
 _HINTS = {
     "device": "the GPU is used if there is one, CUDA_VISIBLE_DEVICES says which, and --use_cpu leaves it alone",
@@ -83,6 +105,12 @@ def add_method(parser: argparse.ArgumentParser, method: str) -> None:
     data.add_argument("--image-column", metavar="NAME", help="column of the images (default: image)")
     data.add_argument("--caption-column", metavar="NAME", help="column of the captions (default: caption)")
     data.add_argument("--streaming", action="store_true", help="read the data while training; needs --max-steps")
+    data.add_argument(
+        "--shuffle-buffer",
+        type=int,
+        metavar="N",
+        help="streamed rows held in memory to draw from, in another order each epoch (default: 1000; 1: as they come)",
+    )
     data.add_argument("--fit", help="how pictures become square: crop, squash or pad (default: as the checkpoint)")
     data.add_argument("--random-crop", type=float, metavar="AREA", help="train on random crops of at least this area")
     model = parser.add_argument_group("model")
@@ -105,15 +133,19 @@ def add_method(parser: argparse.ArgumentParser, method: str) -> None:
             typed = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": "N"}
             model.add_argument(f"--{option.replace('_', '-')}", help=f"from scratch: {what}", **typed)
         model.add_argument("--freeze", help="tower that is not trained: vision or text")
-        model.add_argument(
-            "--lora", type=int, metavar="RANK", help="train LoRA adapters of this rank, not the weights"
-        )
+        if method not in GENERATIONS:
+            model.add_argument(
+                "--lora", type=int, metavar="RANK", help="train LoRA adapters of this rank, not the weights"
+            )
     run = parser.add_argument_group("training")
     run.add_argument("--output", metavar="FOLDER", help="where checkpoints, the model and its evaluation go")
     run.add_argument("--batch-size", type=int, metavar="N", help="pairs per device in a contrastive batch")
     run.add_argument("--mini-batch-size", type=int, metavar="N", help="pairs in memory at a time; the result is equal")
-    run.add_argument("--epochs", type=float, metavar="N", help="passes over the data")
-    run.add_argument("--max-steps", type=int, metavar="N", help="optimiser steps, instead of --epochs")
+    if method in GENERATIONS:
+        run.add_argument("--max-steps", type=int, metavar="N", help="optimiser steps: all generations together")
+    else:
+        run.add_argument("--epochs", type=float, metavar="N", help="passes over the data")
+        run.add_argument("--max-steps", type=int, metavar="N", help="optimiser steps, instead of --epochs")
     run.add_argument("--learning-rate", type=float, metavar="RATE", help="peak learning rate")
     run.add_argument("--seed", type=int, metavar="N", help="seed of weights and order (default: 42)")
     run.add_argument("--config", type=Path, metavar="FILE", help="YAML file with any of these options")
@@ -168,7 +200,9 @@ def read_settings(args: argparse.Namespace, arguments_class: type) -> tuple[dict
     for field in fields(arguments_class):
         if field.name in defaults and field.default != common.get(field.name, field.default):
             del defaults[field.name]
-    if merged.get("max_steps") or config.get("max_steps"):
+    if args.method in GENERATIONS:
+        del defaults["save_total_limit"]
+    if args.method in GENERATIONS or merged.get("max_steps") or config.get("max_steps"):
         defaults.pop("num_train_epochs", None)
     if not sys.stderr.isatty():
         defaults["disable_tqdm"] = True  # in a log file a bar is a line for each step

@@ -12,13 +12,16 @@ from . import _labelled, _protocol
 from ._train_options import (
     COMMAND_DEFAULTS,
     EPILOG,
+    EPILOG_GENERATIONS,
     EPILOG_PRETRAINED,
     FIELDS,
+    GENERATIONS,
     SIZES,
     add_method,
     read_settings,
 )
 
+SHUFFLE_BUFFER = 1000
 HELP = "Fine-tune a checkpoint, or train a small model from scratch, on images with captions."
 
 
@@ -33,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD", title="methods")
     for name, method in METHODS.items():
         epilog = EPILOG if method.new is not None else EPILOG_PRETRAINED
+        if name in GENERATIONS:
+            epilog = EPILOG_GENERATIONS
         if method.data == "labels":
             epilog = _labelled.EPILOG
         add_method(
@@ -121,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
             evaluators=[validation] if validation is not None else None,
             peft_config=_lora(options),
         )
+    if args.method in GENERATIONS:
+        passes = _passes(settings, train)
+        print(f"{settings.num_generations} generations of {settings.generation_steps:,} steps{passes}")
     trainer.train(resume_from_checkpoint=_resume(settings))
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -140,6 +148,14 @@ def _check_options(options: dict[str, Any], settings: Any) -> None:
     fractions = given & {"test_fraction", "validation_fraction"}
     if {"test_fraction", "eval_data"} <= given:
         raise ArgumentError("--test-fraction and --eval-data exclude each other: which rows should be measured?")
+    if "shuffle_buffer" in given and "streaming" not in given:
+        raise ArgumentError("--shuffle-buffer is about streamed data, and other data are shuffled whole; leave it out")
+    if options.get("shuffle_buffer") is not None and options["shuffle_buffer"] < 1:
+        raise ArgumentError(f"--shuffle-buffer {options['shuffle_buffer']} must be at least 1")
+    if options.get("use_codebook") is False:
+        for name in ("codebook_size", "temperature"):
+            if name in given:
+                raise ArgumentError(f"--{name.replace('_', '-')} goes with a codebook; leave out --no-use-codebook")
     if "streaming" in given and fractions:
         raise ArgumentError("streamed data cannot be split; use --eval-data")
     if "streaming" in given and settings.max_steps < 1:
@@ -200,7 +216,11 @@ def _data(options: dict[str, Any], settings: Any) -> tuple[Any, Any, list[Any]]:
         skip_bad_images=settings.skip_bad_images,
         **columns,
     )
-    if not options.get("streaming") and not settings.skip_bad_images:
+    if options.get("streaming"):
+        # In the order of the shards a batch would hold the same rows in each epoch, and neighbours always together.
+        seed = settings.seed if settings.data_seed is None else settings.data_seed
+        rows = rows.shuffle(seed=seed, buffer_size=options.get("shuffle_buffer") or SHUFFLE_BUFFER)
+    elif not settings.skip_bad_images:
         check_images(rows, options["data"])
     seed = options.get("split_seed") or 0
     grouping = {"group_by": options.get("group_by"), "pattern": options.get("group_pattern")}
@@ -267,6 +287,13 @@ def _resume(settings: Any) -> str | bool | None:
     return wanted
 
 
+def _passes(settings: Any, rows: Any) -> str:
+    if not hasattr(rows, "__len__"):
+        return ""
+    pairs = settings.max_steps * settings.train_batch_size * settings.gradient_accumulation_steps * settings.world_size
+    return f": {pairs / len(rows):,.1f} passes over {len(rows):,} rows"
+
+
 def _record(options: dict[str, Any], settings: Any) -> None:
     """Write what was asked for beside the model, in the form of a config file."""
     from dataclasses import fields
@@ -293,6 +320,8 @@ def _record(options: dict[str, Any], settings: Any) -> None:
         known = field.init and simple and field.name not in machine and not field.name.startswith(("_", "hub_"))
         if known and (field.name in always or (value is not None and value != default)):
             chosen[field.name] = value
+    if settings.max_steps > 0:
+        chosen.pop("num_train_epochs", None)  # not what the run went by
     chosen = {key: value for key, value in chosen.items() if key not in FIELDS}
     text = yaml.safe_dump({**chosen, "output": settings.output_dir})
     Path(settings.output_dir, "train.yaml").write_text(text, encoding="utf-8")

@@ -35,6 +35,8 @@ BATCH_SIZE = 128
 WARMUP_STEPS = 100
 # Of the analyses of each checkpoint: steps of a new language agent, pairs it sees, pictures of the Lipschitz bound.
 EASE_STEPS, EASE_ROWS, SMOOTH_IMAGES = 60, 7_680, 16
+# The multiplicative logit scale that training starts with.
+FIRST_SCALE = 1 / 0.07
 VALIDATION_ITEMS = 500
 # Pictures with captions on which active codes are counted.
 CODE_ROWS = 1_000
@@ -172,27 +174,41 @@ def validate(embedder: Embedder, *, items: int = VALIDATION_ITEMS) -> dict[str, 
 def analyse(folder: Path, seed: int, *, ease_rows: int = EASE_ROWS, items: int = VALIDATION_ITEMS) -> list[dict]:
     """Validation scores, ease of learning and smoothness of each checkpoint of a run.
 
+    Ease is measured twice, at the logit scale of each checkpoint and at that of the start, which leaves out that a
+    larger one slows a new agent down; on pictures that no run has seen.
+
     Args:
         folder (`Path`):
             The run.
         seed (`int`):
             Seed of the new language agents; the same for all checkpoints.
         ease_rows (`int`, defaults to 7,680):
-            Training rows that a new agent sees.
+            Rows of the validation split that a new agent sees.
         items (`int`, defaults to 500):
             Validation items of each category.
 
     Returns:
         `list[dict]`: one entry a checkpoint, by step.
     """
-    rows = load_scenes("train", size=ease_rows, image_size=IMAGE_SIZE)
+    rows = load_scenes("train", size=ease_rows, image_size=IMAGE_SIZE, split="validation")
     images, captions = rows["image"][:], rows["caption"][:]
     found = []
     for checkpoint in list_checkpoints(folder):
         model, processor = load_dual_encoder(checkpoint.where)
         batch = min(BATCH_SIZE, len(images))
-        ease = ease_of_learning(
-            model, processor, images, captions, steps=EASE_STEPS, batch_size=batch, learning_rate=1e-3, seed=seed
+        ease, at_start = (
+            ease_of_learning(
+                model,
+                processor,
+                images,
+                captions,
+                steps=EASE_STEPS,
+                batch_size=batch,
+                learning_rate=1e-3,
+                logit_scale=scale,
+                seed=seed,
+            )
+            for scale in (None, FIRST_SCALE)
         )
         pixels = process_images(processor.image_processor, images[:SMOOTH_IMAGES])["pixel_values"]
         smooth = smoothness(model, pixels)
@@ -204,6 +220,8 @@ def analyse(folder: Path, seed: int, *, ease_rows: int = EASE_ROWS, items: int =
                 "ease_mean": ease.mean,
                 "ease_final": ease.final,
                 "ease_curve": [round(value, 4) for value in ease.accuracy],
+                "ease_at_first_scale_mean": at_start.mean,
+                "ease_at_first_scale_curve": [round(value, 4) for value in at_start.accuracy],
                 "log10_bound": smooth.log10_bound,
                 "log10_bound_here": smooth.log10_bound_here,
                 "slope": smooth.slope,
@@ -300,9 +318,11 @@ def _details(runs: Sequence[Mapping[str, Any]]) -> str:
         f"## Differences\n\n{differences(runs)}\n\nPaired by seed, 95 % t-intervals. The paper reports +4.7 points of "
         "Iterated-CLIP over CLIP on SugarCrepe.\n\n"
         f"## Over generations\n\n{over_generations(runs)}\n\nEase of learning: mean in-batch accuracy (%) of a new "
-        f"language agent in its first {EASE_STEPS} steps against the frozen vision agent. Bounds and slope: see "
-        "`vlcomp.analysis.smoothness`. Scores on the validation split. Checkpoints of a run with spawns are of the "
-        "last step of each generation.\n\n"
+        f"language agent in its first {EASE_STEPS} steps against the frozen vision agent, on unseen pictures, with "
+        "the checkpoint's logit scale (which slows an agent down the larger it is) and with "
+        f"{FIRST_SCALE:.1f}. Bounds and slope: see `vlcomp.analysis.smoothness`; those of a model with a codebook "
+        "count its head too and compare with each other only. Scores on the validation split. Checkpoints of a run "
+        "with spawns are of the last step of each generation.\n\n"
         f"## Codes and structure\n\n{codes_table(runs)}\n\nOn the validation split.\n"
     )
 
@@ -332,7 +352,7 @@ def _searched() -> dict[str, dict[str, Any]]:
     found[f"CLIP, {_SHORT} steps"] = {**_CLIP, "steps": _SHORT}
     for length, shares in ((STEPS // 6, (0.25,)), (STEPS // 4, (0.0, 0.25, 0.5)), (STEPS // 2, (0.25,))):
         for share in shares:
-            found[f"Iterated-CLIP, generations of {length}, {share:.0%} frozen"] = {
+            found[f"Iterated-CLIP, temperature {TEMPERATURE:g}, generations of {length}, {share:.0%} frozen"] = {
                 **_ITERATED,
                 "generation_steps": length,
                 "generations": STEPS // length,
@@ -374,8 +394,9 @@ STUDY = Study(
     run=_run,
     columns=_COLUMNS,
     notes=(
-        f"Test split, last weights of {STEPS} steps from scratch, the same for all (1.7 M parameters, {IMAGE_SIZE} "
-        f"px, patches of 8 px, batch {BATCH_SIZE}). Iterated-CLIP: {STEPS // GENERATION_STEPS} generations of "
+        f"Test split, last weights of {STEPS} steps from scratch, the same for all (1.73 M parameters, with a "
+        f"codebook 1.83 M; {IMAGE_SIZE} px, patches of 8 px, batch {BATCH_SIZE}). "
+        f"Iterated-CLIP: {STEPS // GENERATION_STEPS} generations of "
         f"{GENERATION_STEPS} steps, codebook of {CODES} codes frozen for {FREEZE_STEPS}, temperature {TEMPERATURE:g}. "
         "Seeds differ in weights, spawns and order of the data. Settings were chosen on the validation split (see the "
         "selection)."

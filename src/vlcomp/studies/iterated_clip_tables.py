@@ -67,6 +67,8 @@ def over_generations(runs: Sequence[Mapping[str, Any]]) -> str:
     """
     columns = {
         "ease of learning": (lambda each: 100 * each["ease_mean"], ".1f"),
+        "at the first scale": (lambda each: 100 * each["ease_at_first_scale_mean"], ".1f"),
+        "logit scale": (lambda each: each["logit_scale"], ".1f"),
         "log10 of bound": (lambda each: each["log10_bound"], ".2f"),
         "log10 of bound here": (lambda each: each["log10_bound_here"], ".2f"),
         "steepest slope": (lambda each: each["slope"], ".2f"),

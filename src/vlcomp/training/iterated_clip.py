@@ -25,6 +25,8 @@ from .setup import check_arguments, load_model
 
 logger = logging.getLogger(__name__)
 
+# What transformers has if nothing is given.
+_NO_EPOCHS = 3.0
 AGENTS = ("language", "vision")
 # Generations of the paper, for a run whose length nothing else tells.
 PAPER_GENERATIONS = 12
@@ -40,7 +42,11 @@ _RECORD = (
     "rewarmup_start",
     "agent",
     "spawn_seed",
+    "learning_rate",
+    "lr_scheduler_type",
 )
+# Settings of the model that change what its weights mean, and do not show in their shapes.
+_SAME_MODEL = ("use_codebook", "codebook_size", "temperature")
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,8 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
     """Settings of [`IteratedCLIPTrainer`]: those of [`ContrastiveTrainingArguments`] and the ones below.
 
     The defaults are the paper's: 12 generations of 6000 steps, AdamW with learning rate 5e-4, beta2 0.98 and weight
-    decay 0.1, cosine schedule. `max_steps` is `num_generations * generation_steps`, and `num_train_epochs` is not
-    used. `num_generations=1` trains without spawns: Codebook-CLIP, or plain CLIP if the model has no codebook.
+    decay 0.1, cosine schedule. `max_steps` is `num_generations * generation_steps`, and `num_train_epochs` is
+    refused. `num_generations=1` trains without spawns: Codebook-CLIP, or plain CLIP if the model has no codebook.
 
     Args:
         num_generations (`int`, *optional*):
@@ -145,6 +151,8 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
             The agent that is replaced: `"language"` (the method) or `"vision"` (an ablation).
         spawn_seed (`int`, *optional*):
             Seed of the new agents' weights, other ones in each generation; `seed` by default.
+        save_steps (`float`, *optional*):
+            Steps between two checkpoints; by default `generation_steps`, so that there is one of each generation.
         logit_scale_min (`float`, defaults to 1.0):
             Lower limit of the multiplicative logit scale, kept after each optimiser step. The public code has
             `exp(3) = 20.1`, above the usual start of 14.3.
@@ -183,6 +191,9 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
     )
     agent: str = field(default="language", metadata={"help": "Agent that is replaced: language or vision."})
     spawn_seed: int | None = field(default=None, metadata={"help": "Seed of the new agents; default the seed."})
+    save_steps: float | None = field(
+        default=None, metadata={"help": "Steps between two checkpoints; default generation_steps."}
+    )
     logit_scale_min: float = field(
         default=1.0, metadata={"help": "Lower limit of the multiplicative logit scale; the public code has 20.1."}
     )
@@ -192,7 +203,14 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
             raise ArgumentError(f"agent={self.agent!r} is not one of {', '.join(map(repr, AGENTS))}")
         check_count("generation_steps", self.generation_steps)
         check_number("max_steps", self.max_steps)
+        if self.num_train_epochs != _NO_EPOCHS:
+            raise ArgumentError(
+                f"num_train_epochs={self.num_train_epochs} is no setting of this method, whose generations are "
+                "counted in steps; set num_generations and generation_steps"
+            )
         self._set_generations()
+        if self.save_steps is None:
+            self.save_steps = self.generation_steps
         if self.codebook_freeze_steps is None:
             self.codebook_freeze_steps = self.generation_steps // 4
         if self.rewarmup_steps is None:
@@ -251,8 +269,8 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
         if given is not None and given != steps:
             raise ArgumentError(
                 f"max_steps={given} is not num_generations={self.num_generations} times "
-                f"generation_steps={self.generation_steps}, which is {steps}; leave max_steps out, or change one of "
-                "them"
+                f"generation_steps={self.generation_steps}, which is {steps}; leave max_steps out, or set "
+                "num_generations and generation_steps to what it is to be"
             )
         if given is not None or self.max_steps == -1:
             self.max_steps = steps
@@ -470,8 +488,13 @@ class IteratedCLIPTrainer(ContrastiveTrainer):
         new = self.lr_scheduler is None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if new:
-            scheduler.lr_lambdas = [_with_rewarmup(rate, self.schedule) for rate in scheduler.lr_lambdas]
+            scheduler.lr_lambdas = [self._with_rewarmup(rate) for rate in scheduler.lr_lambdas]
         return scheduler
+
+    def _with_rewarmup(self, rate: Callable[[int], float]) -> Callable[[int], float]:
+        # The scheduler is called at the end of a step, before the step is counted. Its own count lags behind where
+        # fp16 has skipped steps, and the generations do not.
+        return lambda step: rate(step) * self.schedule.rate_factor(self.state.global_step + 1 if step else 0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; the generation of the last step is added to the entry of the loss."""
@@ -486,7 +509,7 @@ class IteratedCLIPTrainer(ContrastiveTrainer):
         if step:
             config = self._base_model.config
             for name in _RECORD:
-                setattr(config, name, getattr(self.args, name))
+                setattr(config, name, _plain(getattr(self.args, name)))
             config.generation = self.schedule.generation(step - 1)
         super()._save(output_dir, state_dict)
 
@@ -507,13 +530,19 @@ class IteratedCLIPTrainer(ContrastiveTrainer):
             raise CheckpointError(
                 f"{folder} was not written by a run of generations; start a new run from it with model="
             )
-        for name in _RECORD:
-            theirs, ours = getattr(found, name), getattr(self.args, name)
+        ours_by_name = {name: _plain(getattr(self.args, name)) for name in _RECORD}
+        ours_by_name |= {name: getattr(self._base_model.config, name) for name in _SAME_MODEL}
+        for name, ours in ours_by_name.items():
+            theirs = getattr(found, name)
             if theirs != ours:
                 raise CheckpointError(
                     f"{folder} was written with {name}={theirs!r}, and this run has {name}={ours!r}; resume with the "
                     "schedule of the first run, or start a new run from it with model="
                 )
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)  # of an enumeration
 
 
 class _Generations(TrainerCallback):
@@ -529,15 +558,11 @@ class _Generations(TrainerCallback):
         self._trainer.drop_frozen_gradients()
 
 
-def _with_rewarmup(rate: Callable[[int], float], schedule: GenerationSchedule) -> Callable[[int], float]:
-    return lambda step: rate(step) * schedule.rate_factor(step)
-
-
 def _check_model(model: PreTrainedModel, args: IteratedCLIPTrainingArguments) -> None:
     if not callable(getattr(model, "spawn_agent", None)):
         raise ArgumentError(
             f"model is a {type(model).__name__}, which cannot draw new agents; make an "
-            "IteratedCLIPModel(IteratedCLIPConfig(...))"
+            "IteratedCLIPModel(IteratedCLIPConfig(...)) (--from-scratch small, or examples/new_iterated_clip.py)"
         )
     if not model.config.use_codebook and args.num_generations > 1 and args.codebook_freeze_steps:
         raise ArgumentError(

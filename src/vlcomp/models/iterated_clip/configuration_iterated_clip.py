@@ -48,6 +48,10 @@ class IteratedCLIPConfig(CLIPConfig):
             The agent that is replaced: `"language"` or `"vision"`.
         spawn_seed (`int`, *optional*):
             Seed from which the weights of new agents are drawn.
+        learning_rate (`float`, *optional*):
+            The highest learning rate.
+        lr_scheduler_type (`str`, *optional*):
+            Its schedule.
         generation (`int`, *optional*):
             The generation, counted from 1, at whose end or within which the model was saved.
         **kwargs:
@@ -80,6 +84,8 @@ class IteratedCLIPConfig(CLIPConfig):
     rewarmup_start: float | int | None = None
     agent: str | None = None
     spawn_seed: int | None = None
+    learning_rate: float | int | None = None
+    lr_scheduler_type: str | None = None
     generation: int | None = None
 
     @classmethod
