@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from vlcomp import ContrastiveTrainer, ContrastiveTrainingArguments, IteratedCLIPTrainer, IteratedCLIPTrainingArguments
 from vlcomp.errors import ArgumentError, CheckpointError
 from vlcomp.testing import tiny_clip, tiny_processor
-from vlcomp.training.iterated_clip import GenerationSchedule, generation_seed
+from vlcomp.training.generations import GenerationSchedule, generation_seed
 
 from ..models.test_iterated_clip import CODES, _agent_of, _everything, tiny_iterated
 from .common import rows, weights, with_dropout
