@@ -1,16 +1,19 @@
 """The study of Iterated-CLIP: what is held equal, what a run leaves, and its tables."""
 
 import json
+import re
 from functools import partial
 
 import pytest
 
+import _vlcomp_cli
+from vlcomp.analysis import line_chart
 from vlcomp.data.scenes.items import CATEGORIES
 from vlcomp.studies import iterated_clip as study_module
 from vlcomp.studies.clip import SELECTION_METRIC
 from vlcomp.studies.frame import load_runs, run_study
 from vlcomp.studies.iterated_clip import CONFIGURATIONS, SELECTION, STEPS, STUDY
-from vlcomp.studies.iterated_clip_tables import codes_table, differences, over_generations
+from vlcomp.studies.iterated_clip_tables import codes_table, differences, figures, over_generations
 
 TINY = {"steps": 4, "generation_steps": 2, "warmup_steps": 1, "num_images": 64, "batch_size": 16, "codes": 16}
 TINY |= {"temperature": 1.0, "width": 32, "layers": 1}
@@ -34,7 +37,7 @@ def test_configurations_differ_only_where_their_names_say():
             assert settings["generations"] * settings["generation_steps"] == settings["steps"] == STEPS, name
             assert settings["freeze_steps"] <= settings["generation_steps"]
     # All that the method's choice hangs on is searched.
-    for setting in ("codes", "temperature", "generation_steps", "freeze_steps"):
+    for setting in ("codes", "temperature", "generation_steps", "freeze_steps", "learning_rate"):
         assert len({settings[setting] for settings in SELECTION.configurations.values()}) >= 3, setting
 
 
@@ -110,6 +113,13 @@ def test_the_selection_looks_at_validation_only_and_continues(small, tmp_path, m
     assert "codes of an image" in tiny.details([run])
 
 
+def test_the_rate_stays_at_its_peak_until_a_tenth_is_left(small, tmp_path):
+    settings = {**CONFIGURATIONS["Codebook-CLIP"], **TINY, "steps": 20, "generation_steps": 4}
+    log = study_module.train_on_scenes(tmp_path / "model", schedule="warmup_stable_decay", progress=False, **settings)
+    rates = {entry["step"]: entry["learning_rate"] for entry in log if "learning_rate" in entry}
+    assert rates[2] == rates[18] == settings["learning_rate"] and 0 < rates[20] < rates[18]
+
+
 def fake(name, seed, mean):
     metrics = dict.fromkeys(
         (
@@ -124,7 +134,9 @@ def fake(name, seed, mean):
     validation = {SELECTION_METRIC: mean, "scenes/mean/accuracy": mean, "scenes/swap_attribute/accuracy": 0.5}
     entry = {
         "ease_mean": mean,
+        "ease_curve": [0.1, mean],
         "ease_at_first_scale_mean": mean,
+        "ease_at_first_scale_curve": [0.1, mean],
         "logit_scale": 30.0,
         "log10_bound": 20,
         "log10_bound_here": 10,
@@ -151,3 +163,38 @@ def test_differences_are_paired_by_seed():
         "| CLIP | 375 | 70.0 ± 24.8 | 70.0 ± 24.8 | 30.0 ± 0.0 | 20.00 ± 0.00 |"
     )
     assert "## Differences" in STUDY.details(runs) and "+4.7" in STUDY.details(runs)
+
+
+def test_figures_show_the_mean_over_seeds():
+    runs = [fake(name, seed, 0.2 + 0.2 * seed) for name in ("CLIP", "Iterated-CLIP") for seed in (0, 1)]
+    drawn = figures(runs)
+    assert set(drawn) == {"ease.svg", "ease-at-first-scale.svg", "slope.svg", "bound.svg", "ease-curves.svg"}
+    assert "CLIP" in drawn["ease.svg"] and "Iterated-CLIP" in drawn["ease.svg"]
+    # The mean of 20 and 40 %: at the first scale a new agent's curve begins at 10.
+    same = line_chart(
+        {f"Iterated-CLIP, after {step} steps": [(1, 10.0), (2, 30.0)] for step in (375, 1500)},
+        title="How fast a new language agent learns, at the first scale",
+        x_label="its steps",
+        y_label="in-batch accuracy (%)",
+    )
+    assert re.findall(r'<path d="M[^"]*L[^"]*"', drawn["ease-curves.svg"]) == re.findall(
+        r'<path d="M[^"]*L[^"]*"', same
+    )
+    assert figures([]) == {}
+
+
+def test_reproduce_writes_the_figures_beside_the_table(small, tmp_path, monkeypatch, capsys):
+    runs = [fake("Codebook-CLIP", 0, 0.2)]
+    tiny = type(STUDY)(
+        **{
+            **vars(STUDY),
+            "configurations": {"Codebook-CLIP": TINY},
+            "seeds": (0,),
+            "run": lambda settings, seed, folder: {k: runs[0][k] for k in ("metrics", "checkpoints")},
+        }
+    )
+    monkeypatch.setattr(study_module, "STUDY", tiny)
+    assert _vlcomp_cli.main(["reproduce", "iterated-clip", "--output", str(tmp_path / "out")]) == 0
+    for name, figure in figures(runs).items():
+        assert (tmp_path / "out" / name).read_text() == figure
+        assert f"![{name.removesuffix('.svg')}]({name})" in (tmp_path / "out" / "README.md").read_text()

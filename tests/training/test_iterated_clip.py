@@ -407,6 +407,10 @@ def test_another_schedule_is_refused_before_training(tmp_path):
             {"lr_scheduler_type": "constant"},
             "and this run has lr_scheduler_type='constant'",
         ),
+        (
+            {"lr_scheduler_kwargs": {"num_cycles": 0.4}},
+            "and this run has lr_scheduler_kwargs={'num_cycles': 0.4}",
+        ),
         ({"model": tiny_iterated(temperature=7.0)}, "and this run has temperature=7.0"),
         ({"model": tiny_iterated(codebook_size=9)}, "and this run has codebook_size=9"),
     ):

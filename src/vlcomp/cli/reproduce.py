@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from ..analysis import write_figure
     from ..evaluation.results import check_output
     from ..studies.frame import load_runs, run_study, study_table
 
@@ -87,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
     if study.details is not None:
         table += "\n" + study.details(runs)
     if not args.table:
-        (output / "README.md").write_text(table, encoding="utf-8")
+        figures = study.figures(runs) if study.figures is not None else {}
+        for name, figure in figures.items():
+            write_figure(figure, output / name)
+        shown = "".join(f"\n![{Path(name).stem}]({name})\n" for name in figures)
+        (output / "README.md").write_text(table + shown, encoding="utf-8")
     print(table)
     return 0

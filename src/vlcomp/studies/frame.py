@@ -56,6 +56,8 @@ class Study:
         parts (`Mapping[str, Study]`):
             Further studies of the method by name, such as the runs on the validation split by which settings were
             chosen (`vlcomp reproduce METHOD --part selection`).
+        figures (`Callable`, *optional*):
+            `figures(runs) -> dict[str, str]`: SVG documents by file name, written beside the table.
         task (`str`, defaults to `""`):
             Task of all metrics for the model index of the card, where their names do not begin with it.
     """
@@ -72,6 +74,7 @@ class Study:
     details: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
     seedless: Sequence[str] = ()
     parts: Mapping[str, Study] = field(default_factory=dict)
+    figures: Callable[[Sequence[Mapping[str, Any]]], dict[str, str]] | None = None
     task: str = ""
 
 

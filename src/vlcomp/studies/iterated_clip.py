@@ -21,14 +21,14 @@ from ..training import IteratedCLIPTrainer, IteratedCLIPTrainingArguments
 from . import clip
 from .clip import IMAGE_SIZE
 from .frame import Study
-from .iterated_clip_tables import codes_table, differences, over_generations
+from .iterated_clip_tables import codes_table, differences, figures, over_generations
 
 # All runs have the same steps; at 0.35 s each on two cores a run with its measurements stays under 15 minutes.
 STEPS = 1_500
 GENERATION_STEPS = 375
 FREEZE_STEPS = GENERATION_STEPS // 4
 CODES = 512
-TEMPERATURE = 31.25
+TEMPERATURE = 125.0
 LEARNING_RATE = 2e-3
 NUM_IMAGES = 40_000
 BATCH_SIZE = 128
@@ -53,6 +53,7 @@ def train_on_scenes(
     codes: int,
     temperature: float,
     agent: str = "language",
+    schedule: str = "cosine",
     seed: int = 0,
     num_images: int = NUM_IMAGES,
     batch_size: int = BATCH_SIZE,
@@ -83,6 +84,9 @@ def train_on_scenes(
             Its temperature.
         agent (`str`, defaults to `"language"`):
             Which agent is replaced.
+        schedule (`str`, defaults to `"cosine"`):
+            Of the learning rate: `"cosine"`, to 0 over the run, or `"warmup_stable_decay"`, which keeps its peak
+            until a tenth of the run is left, so that the last agents learn at it too.
         seed (`int`, defaults to 0):
             Seed of the weights, the spawns and the order of the data. The data are the same for every seed.
         num_images (`int`, defaults to 40,000):
@@ -90,7 +94,7 @@ def train_on_scenes(
         batch_size (`int`, defaults to 128):
             Pairs in a batch.
         learning_rate (`float`, defaults to 2e-3):
-            Peak of a cosine schedule, that of the study `clip`.
+            Peak of the schedule; the default is that of the study `clip`.
         warmup_steps (`int`, defaults to 100):
             Steps of the first warm-up.
         width (`int`, defaults to 128):
@@ -128,7 +132,8 @@ def train_on_scenes(
         agent=agent,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=schedule,
+        lr_scheduler_kwargs={"num_decay_steps": steps // 10} if schedule == "warmup_stable_decay" else None,
         weight_decay=0.1,
         adam_beta2=0.98,
         adam_epsilon=1e-6,
@@ -335,7 +340,7 @@ _SHORT = STEPS // 2
 
 
 def _searched() -> dict[str, dict[str, Any]]:
-    """Temperature, then size of the codebook, without spawns in half the steps; lengths and freezes in all of them."""
+    """Temperature, size of the codebook and rate, without spawns in half the steps; the rest in all of them."""
     found: dict[str, dict[str, Any]] = {}
     # From the temperature that the paper's own 1000 for 4,096 codes corresponds to, down to one that leaves a model
     # nearly dead (a fourth of that, 1.95, ends at one code and a loss of ln B).
@@ -349,6 +354,9 @@ def _searched() -> dict[str, dict[str, Any]]:
             "codes": codes,
             "temperature": temperature,
         }
+    for rate in (1e-3, 4e-3):
+        name = f"Codebook-CLIP, {CODES} codes, temperature {TEMPERATURE:g}, learning rate {rate:g}"
+        found[name] = {**_CODEBOOK, "steps": _SHORT, "learning_rate": rate}
     found[f"CLIP, {_SHORT} steps"] = {**_CLIP, "steps": _SHORT}
     for length, shares in ((STEPS // 6, (0.25,)), (STEPS // 4, (0.0, 0.25, 0.5)), (STEPS // 2, (0.25,))):
         for share in shares:
@@ -362,6 +370,10 @@ def _searched() -> dict[str, dict[str, Any]]:
     for temperature in (31.25, 125.0):
         name = f"Codebook-CLIP, {CODES} codes, temperature {temperature:g}, {STEPS} steps"
         found[name] = {**_CODEBOOK, "temperature": temperature}
+    # With a cosine to 0 the last of four agents has few steps at a rate that teaches; this one keeps its rate.
+    for name, settings in (("CLIP", _CLIP), ("Codebook-CLIP", _CODEBOOK), ("Iterated-CLIP", _ITERATED)):
+        found[f"{name}, {STEPS} steps, warmup-stable-decay"] = {**settings, "schedule": "warmup_stable_decay"}
+    found[f"CLIP, {STEPS} steps"] = _CLIP
     return found
 
 
@@ -378,9 +390,9 @@ SELECTION = Study(
         if not any(word in name for word in ("systematic", "winoground", "classification"))
     },
     notes=(
-        f"Validation split, {VALIDATION_ITEMS} items a category, one seed. Temperature, then size of the codebook in "
-        f"{_SHORT} steps without spawns, length and freeze of generations in {STEPS} steps. To be chosen by the mean "
-        "of the seven categories."
+        f"Validation split, {VALIDATION_ITEMS} items a category, one seed. Temperature, then size of the codebook and "
+        f"learning rate in {_SHORT} steps without spawns, length and freeze of generations in {STEPS} steps, then the "
+        "schedule of each method, cosine where none is named. To be chosen by the mean of the seven categories."
     ),
     details=_selection_details,
 )
@@ -402,6 +414,7 @@ STUDY = Study(
         "selection)."
     ),
     details=_details,
+    figures=figures,
     parts={"selection": SELECTION},
 )
 

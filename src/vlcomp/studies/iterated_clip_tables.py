@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..analysis import line_chart
 from ..evaluation.statistics import mean_interval
 from .clip import SELECTION_METRIC
 
@@ -78,15 +79,77 @@ def over_generations(runs: Sequence[Mapping[str, Any]]) -> str:
     }
     lines = ["| configuration | step | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for name in dict.fromkeys(run["configuration"] for run in runs):
-        found: dict[int, list[Mapping[str, Any]]] = {}
-        for run in runs:
-            if run["configuration"] == name:
-                for each in run["checkpoints"]:
-                    found.setdefault(each["step"], []).append(each)
-        for step, entries in sorted(found.items()):
+        for step, entries in _by_step(runs, name).items():
             cells = [_interval([value(each) for each in entries], style) for value, style in columns.values()]
             lines.append(f"| {name} | {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Ease of learning and smoothness over the checkpoints, means over seeds, as line charts.
+
+    Args:
+        runs (`Sequence[Mapping]`):
+            Result files of the study.
+
+    Returns:
+        `dict[str, str]`: SVG documents by file name.
+    """
+    names = [
+        name for name in ("CLIP", "Codebook-CLIP", "Iterated-CLIP") if any(r["configuration"] == name for r in runs)
+    ]
+    if not names:
+        return {}
+    at_steps = {name: _by_step(runs, name) for name in names}
+    curves = {
+        f"{name}, after {step} steps": list(enumerate(_mean_curve(entries, "ease_at_first_scale_curve"), 1))
+        for name in names
+        if name != "CLIP"
+        for step, entries in at_steps[name].items()
+    }
+    charts = {
+        "ease.svg": ("ease_mean", "a new language agent at each checkpoint's scale", "in-batch accuracy (%)", 100),
+        "ease-at-first-scale.svg": (
+            "ease_at_first_scale_mean",
+            "a new language agent at the first scale",
+            "in-batch accuracy (%)",
+            100,
+        ),
+        "slope.svg": ("slope", "steepest slope of the vision agent", "steepest slope", 1),
+        "bound.svg": ("log10_bound_here", "bound of the vision agent's Lipschitz constant", "log10 of the bound", 1),
+    }
+    found = {}
+    for file, (key, title, label, scale) in charts.items():
+        lines = {
+            name: [
+                (step, scale * sum(each[key] for each in entries) / len(entries)) for step, entries in steps.items()
+            ]
+            for name, steps in at_steps.items()
+        }
+        found[file] = line_chart(lines, title=title.capitalize(), x_label="optimiser steps", y_label=label)
+    if curves:
+        found["ease-curves.svg"] = line_chart(
+            curves,
+            title="How fast a new language agent learns, at the first scale",
+            x_label="its steps",
+            y_label="in-batch accuracy (%)",
+        )
+    return found
+
+
+def _by_step(runs: Sequence[Mapping[str, Any]], name: str) -> dict[int, list[Mapping[str, Any]]]:
+    """Entries of all seeds by checkpoint, in the order of steps."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        if run["configuration"] == name:
+            for each in run["checkpoints"]:
+                found.setdefault(each["step"], []).append(each)
+    return dict(sorted(found.items()))
+
+
+def _mean_curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    columns = zip(*(each[key] for each in entries), strict=True)
+    return [100 * sum(column) / len(column) for column in columns]
 
 
 def codes_table(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -44,6 +44,7 @@ _RECORD = (
     "spawn_seed",
     "learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
 )
 # Settings of the model that change what its weights mean, and do not show in their shapes.
 _SAME_MODEL = ("use_codebook", "codebook_size", "temperature")
