@@ -29,7 +29,10 @@ def test_configurations_differ_only_where_their_names_say():
         "Iterated-CLIP, vision agent replaced": {"agent": "vision"},
         "Iterated-CLIP, codebook never frozen": {"freeze_steps": 0},
     }
-    assert {name: {**plain, **changes} for name, changes in wanted.items()} == CONFIGURATIONS
+    found = {name: {**plain, **changes} for name, changes in wanted.items()}
+    for name in ("codes", "temperature"):
+        del found["CLIP"][name]
+    assert found == CONFIGURATIONS
     assert len(STUDY.seeds) == 5 and STUDY.parts == {"selection": SELECTION}
     assert not any("systematic" in name or "winoground" in name for name in SELECTION.columns)
     for name, settings in SELECTION.configurations.items():
@@ -38,7 +41,7 @@ def test_configurations_differ_only_where_their_names_say():
             assert settings["freeze_steps"] <= settings["generation_steps"]
     # All that the method's choice hangs on is searched.
     for setting in ("codes", "temperature", "generation_steps", "freeze_steps", "learning_rate"):
-        assert len({settings[setting] for settings in SELECTION.configurations.values()}) >= 3, setting
+        assert len({settings.get(setting) for settings in SELECTION.configurations.values()}) >= 3, setting
 
 
 @pytest.fixture

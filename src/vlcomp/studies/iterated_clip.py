@@ -50,8 +50,8 @@ def train_on_scenes(
     freeze_steps: int,
     generations: int,
     codebook: bool,
-    codes: int,
-    temperature: float,
+    codes: int = CODES,
+    temperature: float = TEMPERATURE,
     agent: str = "language",
     schedule: str = "cosine",
     seed: int = 0,
@@ -78,9 +78,9 @@ def train_on_scenes(
             1 for a run without spawns, else `steps / generation_steps`.
         codebook (`bool`):
             Whether the model has a codebook; without one it is a plain CLIP.
-        codes (`int`):
+        codes (`int`, defaults to 512):
             Size of the codebook.
-        temperature (`float`):
+        temperature (`float`, defaults to 125.0):
             Its temperature.
         agent (`str`, defaults to `"language"`):
             Which agent is replaced.
@@ -296,7 +296,8 @@ _COMMON = {
     "num_images": NUM_IMAGES,
     "agent": "language",
 }
-_CLIP = {**_COMMON, "codebook": False, "generations": 1}
+# What a codebook alone has is not in the settings of a model without one.
+_CLIP = {k: v for k, v in _COMMON.items() if k not in ("codes", "temperature")} | {"codebook": False, "generations": 1}
 _CODEBOOK = {**_COMMON, "codebook": True, "generations": 1}
 _ITERATED = {**_COMMON, "codebook": True, "generations": STEPS // GENERATION_STEPS}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
