@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -804,6 +805,14 @@ def test_inputs_that_do_not_fit_are_refused(trained, processor):
         trained.get_text_features(texts["input_ids"], texts["attention_mask"][:, 1:])
     with pytest.raises(ValueError, match="image_size: .* takes no such argument"):
         trained.get_image_features(images["pixel_values"], image_size=1)
+    described = [name for name in ("image_grid_thw", "image_sizes") if name in images]
+    assert bool(described) == (trained.config.base_config.model_type != "llava")
+    for name in described:
+        without = {k: v for k, v in images.items() if k != name}
+        chat = torch.tensor([[trained.config.image_token_id]])
+        for call in (trained.get_image_features, trained.generate, partial(trained.generate, input_ids=chat)):
+            with pytest.raises(ValueError, match=f"{name} is missing; pass all that the processor gives"):
+                call(**without)
     with pytest.raises(ValueError, match="images and text are None"):
         processor()
     with pytest.raises(ValueError, match="input_ids and pixel_values are None"):

@@ -414,6 +414,8 @@ def test_two_processes_equal_one(tmp_path, checkpoint):
         ({"freeze": "vision"}, "freeze='vision' is no setting of this method: the LVLM is frozen"),
         ({"layer_decay": 0.8}, "layer_decay=0.8 is no setting"),
         ({"interpolate": 0.5}, "interpolate=0.5 is no setting"),
+        ({"max_negatives": 2}, "max_negatives=2 is no setting of this method: its contrastive loss has no hard"),
+        ({"merge_adapter": False}, "merge_adapter=False is no setting of this method, whose checkpoint"),
         ({"max_text_length": 20}, "max_text_length=20 is no setting of this method: short_below"),
         ({"use_hard_negatives": True}, "use_hard_negatives=True is no setting"),
         ({"loss": "sigmoid"}, "loss='sigmoid'"),

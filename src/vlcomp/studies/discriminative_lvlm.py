@@ -226,20 +226,30 @@ _COLUMNS = {
     "captions/exact_match": "captions with all facts right",
 }
 
-SELECTION = Study(
-    name="discriminative-lvlm",
-    title="Discriminative LVLM on Scenes: learning rate, on the validation split",
-    version="1",
-    configurations={
+
+def _searched() -> dict[str, dict[str, Any]]:
+    found = {
         f"{title}, learning rate {rate:g}": {**CONFIGURATIONS[title], "learning_rate": rate}
         for title, rates in (
             # Prompts alone are few numbers and want larger steps.
             ("soft prompt", (2e-3, 8e-3, 3e-2)),
-            ("soft prompt + LoRA", (1e-3, 2e-3, 4e-3)),
-            ("soft prompt + LoRA + next token", (1e-3, 2e-3, 4e-3)),
+            ("soft prompt + LoRA", (2e-3, 4e-3, 8e-3)),
+            ("soft prompt + LoRA + next token", (2e-3, 4e-3, 8e-3)),
         )
         for rate in rates
-    },
+    }
+    # Whether composition comes with more of the same: swaps of one another are rare in a batch.
+    both = {**CONFIGURATIONS["soft prompt + LoRA"], "learning_rate": 4e-3}
+    found["soft prompt + LoRA, four times the steps"] = {**both, "steps": 4 * STEPS}
+    found["soft prompt + LoRA, four times the batch"] = {**both, "batch_size": 4 * BATCH_SIZE}
+    return found
+
+
+SELECTION = Study(
+    name="discriminative-lvlm",
+    title="Discriminative LVLM on Scenes: learning rate, on the validation split",
+    version="1",
+    configurations=_searched(),
     seeds=(0,),
     run=_validate,
     columns={name: title for name, title in _COLUMNS.items() if "systematic" not in name and "winoground" not in name},

@@ -158,12 +158,18 @@ class DiscriminativeLVLMTrainingArguments(ContrastiveTrainingArguments):
             ("layer_decay", "adapters of all layers learn at one rate"),
             ("interpolate", "the adapters start at nothing; lower lora_alpha, or switch them off in the model"),
             ("max_text_length", "short_below and long_to say which lengths are used"),
+            ("max_negatives", "its contrastive loss has no hard negatives"),
         ):
             if getattr(self, name) is not None:
                 raise ArgumentError(f"{name}={getattr(self, name)!r} is no setting of this method: {reason}")
         if self.use_hard_negatives:
             raise ArgumentError(
                 "use_hard_negatives=True is no setting of this method, whose contrastive loss has none; leave it out"
+            )
+        if not self.merge_adapter:
+            raise ArgumentError(
+                "merge_adapter=False is no setting of this method, whose checkpoint is the adapters; merge_and_save of "
+                "the model writes a whole one"
             )
         if self.loss == "sigmoid":
             raise ArgumentError("loss='sigmoid' needs a logit bias, which the model has not; leave it out")

@@ -136,14 +136,20 @@ def image_arguments(lvlm: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         `dict[str, Any]`
 
     Raises:
-        ValueError: for an argument that the LVLM does not know.
+        ValueError: for an argument that the LVLM does not know, or without one that it needs.
     """
-    known = list(inspect.signature(lvlm.model.get_image_features).parameters)
-    known = [name for name in known if name not in ("self", "pixel_values", "kwargs")]
+    parameters = inspect.signature(lvlm.model.get_image_features).parameters
+    known = [name for name in parameters if name not in ("self", "pixel_values", "kwargs")]
     for name in given:
         if name not in known and name not in _IGNORED:
             raise ValueError(f"{name}: {type(lvlm).__name__} takes no such argument; it takes {', '.join(known)}")
-    return {name: value for name, value in given.items() if name in known and value is not None}
+    found = {name: value for name, value in given.items() if name in known and value is not None}
+    for name in known:
+        # Qwen2-VL says that it can do without, and cannot.
+        needed = parameters[name].default is inspect.Parameter.empty or name == "image_grid_thw"
+        if needed and name not in found:
+            raise ValueError(f"{name} is missing; pass all that the processor gives for the images")
+    return found
 
 
 # -- which LVLM it is

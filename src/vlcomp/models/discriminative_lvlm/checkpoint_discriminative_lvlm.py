@@ -59,7 +59,7 @@ def load_base(
         except ValueError as error:
             raise ValueError(
                 f"the base model of {str(where)!r} is missing: {error}. If it lies elsewhere, say so with "
-                "from_pretrained(..., base='<folder or repository>')"
+                "from_pretrained(..., base='<folder or repository>'), or set base_name_or_path in its config.json"
             ) from error
     difference = None
     if check_base and config.base_fingerprint is not None:

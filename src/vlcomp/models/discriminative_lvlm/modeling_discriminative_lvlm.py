@@ -247,7 +247,7 @@ class DiscriminativeLVLMModel(AdaptedLVLM):
                 raise ValueError("input_ids and pixel_values are None; pass a chat, images, or both")
             return self.lvlm.generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         names = inspect.signature(self.lvlm.model.get_image_features).parameters
-        inputs = {name: kwargs.pop(name) for name in list(kwargs) if name in names}
+        inputs = image_arguments(self.lvlm, {name: kwargs.pop(name) for name in list(kwargs) if name in names})
         pixel_values = pixel_values.to(self.dtype)
         if input_ids is None:
             features, sequences, positions = self._image_reading(pixel_values, None, inputs)
