@@ -25,13 +25,14 @@ def test_configurations():
         "soft prompt + LoRA + next token": (True, 16, 1.0),
     }
     trained = [settings for settings in study.CONFIGURATIONS.values() if settings]
-    assert len({(s["steps"], s["learning_rate"], s["batch_size"]) for s in trained}) == 1  # equal steps and data
+    assert len({(s["steps"], s["captions"], s["batch_size"]) for s in trained}) == 1  # equal steps and data
     assert len(study.STUDY.seeds) == 5
 
 
 def test_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(study, "CAPTIONS", 4)
+    monkeypatch.setattr(study, "ITEMS", 4)
     monkeypatch.setattr(study, "IMAGE_SIZE", 32)
     start = save_tiny_checkpoint(tmp_path / "clip")
     small = {"clip": start, "steps": 2, "num_images": 20, "batch_size": 4, "width": 32, "layers": 1, "eval_items": 2}
@@ -53,5 +54,6 @@ def test_runs(tmp_path, monkeypatch):
     captioner = json.loads((tmp_path / "runs" / "pretrained" / "captions.json").read_text())
     assert all(run["captioner"] == captioner for run in runs)
     assert {"captions/token_accuracy", "captions/exact_match", "scenes/mean/accuracy"} <= set(runs[-1]["metrics"])
+    assert 0 <= runs[0]["metrics"]["captions/swap_attribute_by_likelihood"] <= 1
     assert study_table(tiny, runs).count("\n") == 6
     assert not list((tmp_path / "runs").glob("*/seed0/model"))

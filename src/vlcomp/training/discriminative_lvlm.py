@@ -168,8 +168,8 @@ class DiscriminativeLVLMTrainingArguments(ContrastiveTrainingArguments):
             )
         if not self.merge_adapter:
             raise ArgumentError(
-                "merge_adapter=False is no setting of this method, whose checkpoint is the adapters; merge_and_save of "
-                "the model writes a whole one"
+                "merge_adapter=False is no setting of this method, whose checkpoint is the adapters; merge_and_save "
+                "of the model writes a whole one"
             )
         if self.loss == "sigmoid":
             raise ArgumentError("loss='sigmoid' needs a logit bias, which the model has not; leave it out")
