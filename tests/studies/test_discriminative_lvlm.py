@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+from vlcomp.data.scenes import load_scenes
 from vlcomp.data.scenes.items import CATEGORIES
 from vlcomp.methods import METHODS
 from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel
@@ -57,3 +58,29 @@ def test_runs(tmp_path, monkeypatch):
     assert 0 <= runs[0]["metrics"]["captions/swap_attribute_by_likelihood"] <= 1
     assert study_table(tiny, runs).count("\n") == 6
     assert not list((tmp_path / "runs").glob("*/seed0/model"))
+
+
+def test_mirrored_pairs_stand_in_one_batch(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(study, "IMAGE_SIZE", 32)
+    rows = load_scenes("train", size=10, image_size=32).select_columns(
+        ["image", "caption", "long_caption", "image_id"]
+    )
+    made = study._with_mirrored_pairs(rows, 0.5, 7, 8, seed=0)
+    assert len(made) == 7 * 8
+    false = {}
+    for name in CATEGORIES:
+        for row in load_scenes(name, size=4, image_size=32, split="train"):
+            false.setdefault(row["caption"], set()).add(row["negative_caption"])
+    pairs = set()
+    for start in range(0, len(made), 8):
+        batch = made[start : start + 8]
+        assert set(batch["caption"][:4]) <= set(rows["caption"][:]) and None not in batch["long_caption"][:4]
+        assert batch["long_caption"][4:] == [None] * 4
+        for first, second in ((4, 5), (6, 7)):
+            assert batch["caption"][second] in false[batch["caption"][first]]
+            assert batch["image"][first].tobytes() != batch["image"][second].tobytes()
+            pairs.add((batch["caption"][first], batch["caption"][second]))
+    assert len(pairs) == 14  # two of each category, none twice
+    again, other = (study._with_mirrored_pairs(rows, 0.5, 7, 8, seed=seed)["caption"][:] for seed in (0, 1))
+    assert again == made["caption"][:] != other

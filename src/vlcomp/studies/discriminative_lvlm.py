@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 from transformers import AutoModel, AutoProcessor
 
 from ..data.scenes import load_scenes
@@ -52,6 +54,7 @@ def train_on_scenes(
     lora_rank: int = 16,
     next_token_weight: float = 1.0,
     captions: str = CAPTIONS_OF,
+    mirrored: float = 0.0,
     steps: int = STEPS,
     seed: int = 0,
     num_images: int = NUM_IMAGES,
@@ -75,6 +78,9 @@ def train_on_scenes(
             Weight of the next-token loss on long captions; 0 for the contrastive loss alone.
         captions (`str`, defaults to `"train/annotated"`):
             Training set of Scenes with the short captions; `"train"` has those of the web.
+        mirrored (`float`, defaults to 0.0):
+            Share of each batch that is pairs of pictures in which the caption of one is a false caption of the other,
+            of the seven categories in turn (drawn apart from those of the tests). They have no long caption.
         steps (`int`, defaults to 300):
             Optimiser steps.
         seed (`int`, defaults to 0):
@@ -91,6 +97,10 @@ def train_on_scenes(
             Further [`~vlcomp.DiscriminativeLVLMTrainingArguments`].
     """
     rows = load_scenes(captions, size=num_images, image_size=IMAGE_SIZE)
+    rows = rows.select_columns(["image", "caption", "long_caption", "image_id"])
+    if mirrored:
+        rows = _with_mirrored_pairs(rows, mirrored, steps, batch_size, seed)
+        settings["train_sampling_strategy"] = "sequential"  # in that order
     arguments = DiscriminativeLVLMTrainingArguments(
         output_dir=str(folder),
         soft_prompts=soft_prompts,
@@ -110,11 +120,39 @@ def train_on_scenes(
         report_to=[],
         **settings,
     )
-    trainer = DiscriminativeLVLMTrainer(
-        str(base), arguments, rows.select_columns(["image", "caption", "long_caption", "image_id"])
-    )
+    trainer = DiscriminativeLVLMTrainer(str(base), arguments, rows)
     trainer.train()
     trainer.save_model()
+
+
+def _with_mirrored_pairs(
+    rows: datasets.Dataset, share: float, steps: int, batch_size: int, seed: int
+) -> datasets.Dataset:
+    """Rows in the order of the batches, each with pairs of pictures after the ordinary ones."""
+    pairs = round(share * batch_size / 2)
+    needed = -(-steps * pairs // len(CATEGORIES))
+    found = [
+        load_scenes(name, size=2 * needed, image_size=IMAGE_SIZE, split="train").select_columns(["image", "caption"])
+        for name in CATEGORIES
+    ]
+    # In turn: the first pair of each category, the second of each, ...
+    turns = [(first, which) for first in range(needed) for which in range(len(CATEGORIES))]
+    generator = random.Random(f"mirrored/{seed}")
+    generator.shuffle(turns)
+    plain = [
+        row
+        for _ in range(-(-steps * batch_size // len(rows)))
+        for row in generator.sample(range(len(rows)), len(rows))
+    ]
+    order: list[int] = []
+    single = batch_size - 2 * pairs
+    for step in range(steps):
+        order += plain[step * single : (step + 1) * single]
+        for first, which in turns[step * pairs : (step + 1) * pairs]:
+            start = len(rows) + which * 2 * needed + 2 * first
+            order += [start, start + 1]
+    everything = datasets.concatenate_datasets([rows.remove_columns("image_id"), *found])
+    return everything.select(order)
 
 
 def pretrained_captioner(folder: Path, *, progress: bool = False, **settings: Any) -> Path:
@@ -251,6 +289,12 @@ def _searched() -> dict[str, dict[str, Any]]:
     }
     # Whether composition comes with more of the same: swaps of one another are rare in a batch.
     both = {**CONFIGURATIONS["soft prompt + LoRA"], "learning_rate": 4e-3}
+    for title in ("soft prompt + LoRA", "soft prompt + LoRA + next token"):
+        found[f"{title}, half of the pictures mirrored"] = {
+            **CONFIGURATIONS[title],
+            "learning_rate": 4e-3,
+            "mirrored": 0.5,
+        }
     found["soft prompt + LoRA, captions of the web"] = {**both, "captions": "train"}
     found["soft prompt + LoRA, four times the steps"] = {**both, "steps": 4 * STEPS}
     found["soft prompt + LoRA, four times the batch"] = {**both, "batch_size": 4 * BATCH_SIZE}
