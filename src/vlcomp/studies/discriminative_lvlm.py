@@ -30,7 +30,9 @@ NUM_IMAGES = 20_000
 # BLIP2's); those of the web seldom say enough to tell a swap.
 CAPTIONS_OF = "train/annotated"
 BATCH_SIZE = 64
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
+# Prompts alone are few numbers and want larger steps.
+PROMPT_LEARNING_RATE = 8e-3
 # Short captions of Scenes have up to 20 tokens of the captioner's tokenizer, long ones 19 to 60.
 SHORT_BELOW, LONG_FROM = 20, 18
 # Items of each category: an LVLM reads two sequences where a dual encoder has two small towers.
@@ -89,7 +91,7 @@ def train_on_scenes(
             Training pictures, each with a short and a long caption.
         batch_size (`int`, defaults to 64):
             Pictures in a batch.
-        learning_rate (`float`, defaults to 2e-3):
+        learning_rate (`float`, defaults to 4e-3):
             Peak of a cosine schedule.
         progress (`bool`, defaults to `True`):
             Show progress bars.
@@ -249,11 +251,13 @@ def _validation_scores(model: Path, base: Path) -> dict[str, float]:
 
 
 # Every setting that matters is in the result files, so that runs with others are not mixed in.
+# Learning rates were chosen on the validation split (see the selection); the LoRA alone has that of both together.
 _COMMON = {"captions": CAPTIONS_OF, "steps": STEPS, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE}
 _CONTRASTIVE = {**_COMMON, "next_token_weight": 0.0}
+_PROMPTS = {"soft_prompts": True, "lora_rank": 0, "learning_rate": PROMPT_LEARNING_RATE}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "untrained, hand-written prompt": {},
-    "soft prompt": {**_CONTRASTIVE, "soft_prompts": True, "lora_rank": 0},
+    "soft prompt": {**_CONTRASTIVE, **_PROMPTS},
     "LoRA": {**_CONTRASTIVE, "soft_prompts": False, "lora_rank": 16},
     "soft prompt + LoRA": {**_CONTRASTIVE, "soft_prompts": True, "lora_rank": 16},
     "soft prompt + LoRA + next token": {
@@ -280,7 +284,6 @@ def _searched() -> dict[str, dict[str, Any]]:
     found = {
         f"{title}, learning rate {rate:g}": {**CONFIGURATIONS[title], "learning_rate": rate}
         for title, rates in (
-            # Prompts alone are few numbers and want larger steps.
             ("soft prompt", (2e-3, 8e-3, 3e-2)),
             ("soft prompt + LoRA", (2e-3, 4e-3, 8e-3)),
             ("soft prompt + LoRA + next token", (2e-3, 4e-3, 8e-3)),
@@ -288,22 +291,19 @@ def _searched() -> dict[str, dict[str, Any]]:
         for rate in rates
     }
     # Whether composition comes with more of the same: swaps of one another are rare in a batch.
-    both = {**CONFIGURATIONS["soft prompt + LoRA"], "learning_rate": 4e-3}
-    for title in ("soft prompt + LoRA", "soft prompt + LoRA + next token"):
-        found[f"{title}, half of the pictures mirrored"] = {
-            **CONFIGURATIONS[title],
-            "learning_rate": 4e-3,
-            "mirrored": 0.5,
-        }
+    both = CONFIGURATIONS["soft prompt + LoRA"]
     found["soft prompt + LoRA, captions of the web"] = {**both, "captions": "train"}
     found["soft prompt + LoRA, four times the steps"] = {**both, "steps": 4 * STEPS}
     found["soft prompt + LoRA, four times the batch"] = {**both, "batch_size": 4 * BATCH_SIZE}
+    mirrored = {**both, "mirrored": 0.5}
+    found["soft prompt + LoRA, half of the pictures mirrored"] = mirrored
+    found["soft prompt + LoRA, half of the pictures mirrored, four times the steps"] = {**mirrored, "steps": 4 * STEPS}
     return found
 
 
 SELECTION = Study(
     name="discriminative-lvlm",
-    title="Discriminative LVLM on Scenes: learning rate, on the validation split",
+    title="Discriminative LVLM on Scenes: settings, on the validation split",
     version="1",
     configurations=_searched(),
     seeds=(0,),
@@ -313,7 +313,10 @@ SELECTION = Study(
         for name, title in _COLUMNS.items()
         if not any(word in name for word in ("systematic", "winoground", "likelihood"))
     },
-    notes="Validation split, 400 items a category, one seed.",
+    notes=(
+        "Validation split, 400 items a category, one seed. Chosen by the mean of the seven categories; of rates within "
+        "half a point the one that keeps more caption tokens."
+    ),
 )
 
 STUDY = Study(
