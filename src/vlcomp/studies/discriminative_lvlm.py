@@ -314,8 +314,8 @@ SELECTION = Study(
         if not any(word in name for word in ("systematic", "winoground", "likelihood"))
     },
     notes=(
-        "Validation split, 400 items a category, one seed. Chosen by the mean of the seven categories; of rates within "
-        "half a point the one that keeps more caption tokens."
+        "Validation split, 400 items a category, one seed. Chosen by the mean of the seven categories; of rates "
+        "within half a point the one that keeps more caption tokens."
     ),
 )
 
