@@ -108,15 +108,15 @@ def figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         for step, entries in at_steps[name].items()
     }
     charts = {
-        "ease.svg": ("ease_mean", "a new language agent at each checkpoint's scale", "in-batch accuracy (%)", 100),
+        "ease.svg": ("ease_mean", "A new language agent at each checkpoint's scale", "in-batch accuracy (%)", 100),
         "ease-at-first-scale.svg": (
             "ease_at_first_scale_mean",
-            "a new language agent at the first scale",
+            "A new language agent at the first scale",
             "in-batch accuracy (%)",
             100,
         ),
-        "slope.svg": ("slope", "steepest slope of the vision agent", "steepest slope", 1),
-        "bound.svg": ("log10_bound_here", "bound of the vision agent's Lipschitz constant", "log10 of the bound", 1),
+        "slope.svg": ("slope", "Steepest slope of the vision agent", "steepest slope", 1),
+        "bound.svg": ("log10_bound_here", "Bound of the vision agent's Lipschitz constant", "log10 of the bound", 1),
     }
     found = {}
     for file, (key, title, label, scale) in charts.items():
@@ -126,7 +126,7 @@ def figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             ]
             for name, steps in at_steps.items()
         }
-        found[file] = line_chart(lines, title=title.capitalize(), x_label="optimiser steps", y_label=label)
+        found[file] = line_chart(lines, title=title, x_label="optimiser steps", y_label=label)
     if curves:
         found["ease-curves.svg"] = line_chart(
             curves,
