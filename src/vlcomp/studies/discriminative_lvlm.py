@@ -32,7 +32,7 @@ CAPTIONS_OF = "train/annotated"
 BATCH_SIZE = 64
 LEARNING_RATE = 4e-3
 # Prompts alone are few numbers and want larger steps.
-PROMPT_LEARNING_RATE = 8e-3
+PROMPT_LEARNING_RATE = 3e-2
 # Short captions of Scenes have up to 20 tokens of the captioner's tokenizer, long ones 19 to 60.
 SHORT_BELOW, LONG_FROM = 20, 18
 # Items of each category: an LVLM reads two sequences where a dual encoder has two small towers.
