@@ -22,7 +22,7 @@ def main(output: str, steps: int = 200, rows: int = 8_000, limit: int = 500, **s
 
     # Rows with image, caption (short) and long_caption. Scenes' own are shorter than those of the paper, where short
     # ends and long begins at 30 tokens.
-    train = load_scenes("train", size=rows, image_size=40)
+    train = load_scenes("train/annotated", size=rows, image_size=40)
     args = DiscriminativeLVLMTrainingArguments(
         str(Path(output, "model")),
         short_below=20,
@@ -30,7 +30,7 @@ def main(output: str, steps: int = 200, rows: int = 8_000, limit: int = 500, **s
         per_device_train_batch_size=64,  # 1024 in the paper: the more negatives, the better
         mini_batch_size=None,  # rows in memory at a time, with the same gradients
         max_steps=steps,
-        learning_rate=2e-3,  # 1e-4 for a large LVLM
+        learning_rate=4e-3,  # 1e-4 for a large LVLM
         warmup_steps=0.1,
         logging_steps=20,
         save_strategy="no",
