@@ -359,14 +359,18 @@ def _searched() -> dict[str, dict[str, Any]]:
         name = f"Codebook-CLIP, {CODES} codes, temperature {TEMPERATURE:g}, learning rate {rate:g}"
         found[name] = {**_CODEBOOK, "steps": _SHORT, "learning_rate": rate}
     found[f"CLIP, {_SHORT} steps"] = {**_CLIP, "steps": _SHORT}
-    for length, shares in ((STEPS // 6, (0.25,)), (STEPS // 4, (0.0, 0.25, 0.5)), (STEPS // 2, (0.25,))):
-        for share in shares:
-            found[f"Iterated-CLIP, temperature {TEMPERATURE:g}, generations of {length}, {share:.0%} frozen"] = {
-                **_ITERATED,
-                "generation_steps": length,
-                "generations": STEPS // length,
-                "freeze_steps": int(share * length),
-            }
+    lengths = [(TEMPERATURE, STEPS // 6, 0.25), *((TEMPERATURE, STEPS // 4, share) for share in (0.0, 0.25, 0.5))]
+    # At the sparser temperature swaps are told apart after half of the steps and not after all of them: agents that
+    # are replaced by then might keep it.
+    lengths += [(TEMPERATURE, STEPS // 2, 0.25), (31.25, STEPS // 4, 0.25), (31.25, STEPS // 2, 0.25)]
+    for temperature, length, share in lengths:
+        found[f"Iterated-CLIP, temperature {temperature:g}, generations of {length}, {share:.0%} frozen"] = {
+            **_ITERATED,
+            "temperature": temperature,
+            "generation_steps": length,
+            "generations": STEPS // length,
+            "freeze_steps": int(share * length),
+        }
     # What half the steps say of a temperature is not what all of them say: sparser codes are learned later.
     for temperature in (31.25, 125.0):
         name = f"Codebook-CLIP, {CODES} codes, temperature {temperature:g}, {STEPS} steps"
