@@ -19,7 +19,7 @@ LAYERS = [
     {"hub"},
     {"metrics"},
     {"evaluation"},
-    {"yes_scorer"},
+    {"scorers"},
     {"embeddings"},
     {"checkpoints"},
     {"data", "losses"},

@@ -14,6 +14,7 @@ from vlcomp.errors import ArgumentError, CheckpointError, DataError
 from vlcomp.evaluation import get_task
 from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
 from vlcomp.models.tiny_lvlm import LVLM_KINDS, new_lvlm_image_processor, new_lvlm_tokenizer, new_tiny_lvlm
+from vlcomp.scorers import QUESTION, YesScorer, load_yes_scorer
 from vlcomp.testing import (
     make_class_folder,
     tiny_captions,
@@ -23,7 +24,6 @@ from vlcomp.testing import (
     tiny_lvlm_processor,
     tiny_processor,
 )
-from vlcomp.yes_scorer import QUESTION, YesScorer, load_yes_scorer
 
 CAPTIONS = [*tiny_captions(7), "a cup"]
 
@@ -224,7 +224,7 @@ def test_the_command_line_asks_and_goes_on_where_it_stopped(tmp_path, capsys):
     capsys.readouterr()
     for wrong, message in (
         (["--question", "Is this it?", "--scorer", "yes"], "must hold {} once"),
-        (["--question", "Is this {}?"], "only with --scorer yes"),
+        (["--question", "Is this {}?"], "only with --scorer"),
     ):
         assert _vlcomp_cli.main(["evaluate", str(folder), *wrong]) == 2
         assert message in capsys.readouterr().err
@@ -298,9 +298,9 @@ def test_settings_are_checked(settings, message):
 
 def test_arguments_of_evaluate_are_checked():
     lvlm, processor = family("llava")
-    with pytest.raises(ArgumentError, match="scorer='yess' is not known; there is 'yes'"):
+    with pytest.raises(ArgumentError, match="scorer='yess' is not known; there is 'yes' and 'likelihood'"):
         evaluate(lvlm, processor, scorer="yess")
-    with pytest.raises(ArgumentError, match="asked only with scorer='yes'"):
+    with pytest.raises(ArgumentError, match="asked only with scorer='yes' or 'likelihood'"):
         evaluate(lvlm, processor, question="Is it {}?")
     with pytest.raises(ArgumentError, match="processor is missing"):
         evaluate(lvlm, scorer="yes")

@@ -19,7 +19,6 @@ from vlcomp.studies.scenes_lvlm import (
     CaptionCollator,
     caption_quality,
     encode_conversations,
-    likelier_caption,
     new_llava,
     train_lvlm_tokenizer,
     train_scenes_lvlm,
@@ -165,37 +164,6 @@ def test_caption_quality(llava, rows):
     assert caption_quality(Parrot(processor, [LONG, more]), processor, given)["exact_match"] == 0.5
     with pytest.raises(ArgumentError, match="rows is empty"):
         caption_quality(Parrot(processor, []), processor, [])
-
-
-def test_likelier_caption(llava):
-    model, processor = llava
-    pictures = tiny_images(5, (32, 32))
-    texts = [
-        "a red star",
-        "a teal cup and a blue key",
-        "a fish on sand",
-        "a red cup",
-        "a green box left of a red star",
-    ]
-    given = [
-        {"image": picture, "caption": text, "negative_caption": texts[i - 1]}
-        for i, (picture, text) in enumerate(zip(pictures, texts, strict=True))
-    ]
-
-    def likelihood(picture, text):
-        batch = encode_conversations(processor, [(picture, BRIEF)], [text])
-        labels = batch.pop("labels")[0]
-        with torch.inference_mode():
-            found = model(**batch).logits[0].log_softmax(dim=-1)
-        return sum(found[i - 1, label] for i, label in enumerate(labels.tolist()) if label != -100)
-
-    wanted = [likelihood(r["image"], r["caption"]) > likelihood(r["image"], r["negative_caption"]) for r in given]
-    assert 0 < sum(wanted) < 5
-    assert likelier_caption(model, processor, given, batch_size=2) == sum(wanted) / 5
-    same = [{**row, "negative_caption": row["caption"]} for row in given]
-    assert likelier_caption(model, processor, same) == 0  # ties
-    with pytest.raises(ArgumentError, match="rows is empty"):
-        likelier_caption(model, processor, [])
 
 
 def test_the_recipe(tmp_path, monkeypatch):

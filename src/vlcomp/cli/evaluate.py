@@ -43,11 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scorer",
-        choices=("yes",),
-        help="yes: ask a generative model about each pair of image and caption, and score by the probability of Yes "
-        "against No (default: cosine of embeddings)",
+        choices=("yes", "likelihood"),
+        help="for a generative model. yes: ask about each pair of image and caption, and score by the probability of "
+        "Yes against No; likelihood: that of the caption as the description of the image (default: cosine "
+        "of embeddings)",
     )
-    parser.add_argument("--question", metavar="TEXT", help="what --scorer yes asks, with {} for the caption")
+    parser.add_argument(
+        "--question",
+        metavar="TEXT",
+        help="what the scorer asks: with yes a question with {} for the caption, with likelihood an instruction",
+    )
     parser.add_argument(
         "--data",
         action="append",
@@ -145,9 +150,14 @@ def run(args: argparse.Namespace) -> int:
     tasks = None if args.suite else resolve_tasks(args.task or ["scenes"])
     if args.question is not None:
         if args.scorer is None:
-            raise ArgumentError("--question is asked only with --scorer yes; give both")
-        if args.question.count("{}") != 1:
+            raise ArgumentError("--question is asked only with --scorer; give both")
+        places = args.question.count("{}")
+        if args.scorer == "yes" and places != 1:
             raise ArgumentError(f"--question {args.question!r} must hold {{}} once, where the caption goes")
+        if args.scorer == "likelihood" and places:
+            raise ArgumentError(
+                f"--question {args.question!r} holds {{}}, but with --scorer likelihood the caption is the answer"
+            )
     page = None
     if args.html is not None:
         if not args.html and not args.output:

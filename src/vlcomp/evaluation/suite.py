@@ -10,6 +10,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from .._version import __version__
 from ..data.scenes.items import CATEGORIES
 from ..embeddings import Embedder, load_embedder
 from ..errors import ArgumentError, DataError
-from ..yes_scorer import YesScorer, check_question, load_yes_scorer
+from ..scorers import SCORERS, LVLMScorer
 from .cache import Remembered, fingerprint, remembered
 from .diagnostics import TextOnly, breakdown, compares_texts, compositional, contents, diagnose, signature
 from .diagnostics import text_scorer as _text_scorer
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 _SCENES_MEAN = "scenes/mean"
 SUITES = ("full",)
-SCORERS = ("yes",)
 # Built in, so that the suite has all three kinds of tasks wherever it runs.
 _SCENES_OF_SUITE = (
     *(f"scenes/{category}" for category in CATEGORIES),
@@ -96,11 +96,13 @@ def evaluate(
             `"full"`: compositional tasks, retrieval and zero-shot classification together, all whose data are found;
             the report says what was left out and why.
         scorer (`str`, *optional*):
-            `"yes"`: a generative model is asked about each pair of image and caption, and the score is the probability
-            of "Yes" against "No" ([`~vlcomp.yes_scorer.YesScorer`]); for an LVLM, or a discriminative LVLM without its
-            adapters. By default scores are cosines of embeddings.
+            For an LVLM, or a discriminative LVLM without its adapters. `"yes"`: it is asked about each pair of image
+            and caption, and the score is the probability of "Yes" against "No" ([`~vlcomp.scorers.YesScorer`]);
+            `"likelihood"`: the score is the likelihood of the caption as its description of the image
+            ([`~vlcomp.scorers.LikelihoodScorer`]). By default scores are cosines of embeddings.
         question (`str`, *optional*):
-            With `scorer="yes"`: what is asked, with `{}` for the caption.
+            What the scorer asks: with `"yes"` a question with `{}` for the caption, with `"likelihood"` the
+            instruction that the caption answers.
         data (`Any`, *optional*):
             What tasks on your own data read: one value for all of them, or a dict by task name. With `suite` one value
             is the folder that holds the benchmarks.
@@ -184,8 +186,8 @@ def evaluate(
         optional = ("references", "allow_partial")
         prepared = prepare_tasks("scenes" if tasks is None else tasks, data=data, optional=optional, **chosen)
     blind = None if text_scorer is None else _text_scorer(text_scorer, device=device)
-    asked = {} if question is None else {"question": question}
-    embedder = (_as_embedder if scorer is None else _as_yes_scorer)(
+    asked = {} if question is None else {SCORERS[scorer].asks: question}
+    embedder = (_as_embedder if scorer is None else partial(_as_scorer, scorer))(
         model,
         processor,
         **asked,
@@ -212,7 +214,7 @@ def evaluate(
         "tie_tolerance": TIE_TOLERANCE,
         "diagnostics": diagnostics,
         **({} if suite is None else {"suite": suite}),
-        **({"scorer": {"name": "yes", **embedder.settings}} if isinstance(embedder, YesScorer) else {}),
+        **({"scorer": {"name": embedder.kind, **embedder.settings}} if isinstance(embedder, LVLMScorer) else {}),
         **{key: _short(value) for key, value in options.items()},
     }
     described, commit = _describe(embedder, name), source_commit()
@@ -502,20 +504,21 @@ def _check_scorer(scorer: str | None, question: str | None) -> None:
     if scorer is not None and scorer not in SCORERS:
         raise ArgumentError(f"scorer={scorer!r} is not known; there is {' and '.join(map(repr, SCORERS))}, or None")
     if question is not None and scorer is None:
-        raise ArgumentError(f"question={question!r} is asked only with scorer='yes' (--scorer yes)")
-    check_question(question)
+        raise ArgumentError(f"question={question!r} is asked only with scorer='yes' or 'likelihood' (--scorer)")
+    if scorer is not None:
+        SCORERS[scorer].check(question)
 
 
-def _as_yes_scorer(model: Any, processor: Any, **settings: Any) -> YesScorer:
+def _as_scorer(scorer: str, model: Any, processor: Any, **settings: Any) -> LVLMScorer:
     if isinstance(model, (str, os.PathLike)):
-        return load_yes_scorer(os.fspath(model), processor=processor, **settings)
+        return SCORERS[scorer].load(model, processor=processor, **settings)
     if isinstance(model, torch.nn.Module):
         if processor is None:
             raise ArgumentError("processor is missing; evaluate(model, processor, ...) needs it with a model object")
-        return YesScorer(model, processor, **settings)
+        return SCORERS[scorer](model, processor, **settings)
     raise ArgumentError(
-        f"scorer='yes' asks a generative model; a {type(model).__name__} scores by itself, so leave scorer out, or "
-        "pass an LVLM"
+        f"scorer={scorer!r} asks a generative model; a {type(model).__name__} scores by itself, so leave scorer out, "
+        "or pass an LVLM"
     )
 
 

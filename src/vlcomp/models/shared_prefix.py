@@ -132,6 +132,30 @@ def last_hidden_states(
     Returns:
         `torch.Tensor` of shape `(sequences, hidden_size)`: final hidden state of the last token of each.
     """
+    hidden = continued_hidden_states(lvlm, prefixes, owners, rests)
+    last = torch.tensor([len(rest) - 1 for rest in rests], device=hidden.device)
+    return hidden[torch.arange(len(rests), device=hidden.device), last]
+
+
+def continued_hidden_states(
+    lvlm: PreTrainedModel, prefixes: Prefixes, owners: Sequence[int], rests: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Read what continues prefixes; the prefixes stay as they are.
+
+    Args:
+        lvlm (`PreTrainedModel`):
+            The LVLM that read them.
+        prefixes ([`Prefixes`]):
+            What was read.
+        owners (`Sequence[int]` of shape `[sequences]`):
+            Which prefix each sequence continues.
+        rests (`Sequence[Sequence[int]]`):
+            Tokens of each sequence after its prefix, at least one, none of an image.
+
+    Returns:
+        `torch.Tensor` of shape `(sequences, length, hidden_size)`: final hidden states of all tokens, those of
+        shorter sequences followed by what means nothing.
+    """
     device = prefixes.mask.device
     own = torch.tensor(owners, device=device)
     ids = pad_sequence([torch.tensor(rest) for rest in rests], batch_first=True).to(device)
@@ -141,14 +165,20 @@ def last_hidden_states(
     if hasattr(lvlm.model, "get_rope_index"):
         positions = positions.expand(3, -1, -1)
     chosen = [tuple(part[own.to(part.device)] for part in layer) for layer in prefixes.cache]
-    hidden = lvlm.model.language_model(
+    return lvlm.model.language_model(
         inputs_embeds=lvlm.get_input_embeddings()(ids),
         attention_mask=torch.cat([prefixes.mask[own], (places < sizes[:, None]).to(prefixes.mask)], dim=1),
         position_ids=positions,
         past_key_values=DynamicCache(chosen),
         use_cache=True,
     ).last_hidden_state
-    return hidden[torch.arange(len(rests), device=hidden.device), sizes.to(hidden.device) - 1]
 
 
-__all__ = ["Prefixes", "attention_that_cannot_be_shared", "last_hidden_states", "read_prefixes", "reads_one_by_one"]
+__all__ = [
+    "Prefixes",
+    "attention_that_cannot_be_shared",
+    "continued_hidden_states",
+    "last_hidden_states",
+    "read_prefixes",
+    "reads_one_by_one",
+]

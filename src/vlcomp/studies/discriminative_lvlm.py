@@ -16,11 +16,13 @@ from transformers import AutoModel, AutoProcessor
 from ..data.scenes import load_scenes
 from ..data.scenes.items import CATEGORIES
 from ..evaluation import Report
+from ..evaluation.tasks import ScenesChoice, ScenesRetrieval
 from ..models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
+from ..scorers import LikelihoodScorer
 from ..training import DiscriminativeLVLMTrainer, DiscriminativeLVLMTrainingArguments
 from .clip import IMAGE_SIZE, measure_on_scenes, pretrain_on_scenes
 from .frame import Study
-from .scenes_lvlm import caption_quality, likelier_caption, train_scenes_lvlm
+from .scenes_lvlm import caption_quality, train_scenes_lvlm
 
 # Of the captioner: its CLIP, which has converged then, and its own.
 CLIP_STEPS, CAPTION_STEPS = 2_100, 4_000
@@ -208,8 +210,11 @@ def measure(model: Path, base: Path, *, split: str = "test", items: int | None =
     captioner = AutoModel.from_pretrained(model).lvlm
     processor = AutoProcessor.from_pretrained(base)
     quality = caption_quality(captioner, processor, rows)
-    swaps = load_scenes("swap_attribute", size=items, image_size=IMAGE_SIZE, split=split)
-    quality["swap_attribute_by_likelihood"] = likelier_caption(captioner, processor, swaps)
+    swaps = ScenesChoice(
+        "swap_attribute", size=items, split=split, image_size=IMAGE_SIZE, references=False, gallery=False
+    )
+    by_likelihood = swaps.run(LikelihoodScorer(captioner, processor)).metrics
+    quality["swap_attribute_by_likelihood"] = by_likelihood["scenes/swap_attribute/accuracy"]
     return {**report.metrics, **{f"captions/{name}": value for name, value in quality.items()}}
 
 
@@ -237,7 +242,6 @@ def _validate(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str,
 
 def _validation_scores(model: Path, base: Path) -> dict[str, float]:
     from ..embeddings import load_embedder
-    from ..evaluation.tasks import ScenesChoice, ScenesRetrieval
 
     common: dict[str, Any] = {"split": "validation", "image_size": IMAGE_SIZE, "references": False, "gallery": False}
     embedder = load_embedder(str(model), batch_size=250, progress=False)

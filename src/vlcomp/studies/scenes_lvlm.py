@@ -467,50 +467,6 @@ def caption_quality(
     return {"token_accuracy": right / count, "exact_match": exact / items, "sentence_match": stated / facts}
 
 
-@torch.inference_mode()
-def likelier_caption(
-    model: torch.nn.Module, processor: LlavaProcessor, rows: Iterable[Mapping[str, Any]], *, batch_size: int = 50
-) -> float:
-    """How often a model finds the true caption of a picture likelier than the false one.
-
-    What a captioner knows, whatever its embeddings say of it.
-
-    Args:
-        model (`LlavaForConditionalGeneration` or a model with its `forward`):
-            The captioner, asked for a brief description.
-        processor (`LlavaProcessor`):
-            Its processor.
-        rows (`Iterable[Mapping]`):
-            With `image`, `caption` and `negative_caption`.
-        batch_size (`int`, defaults to 50):
-            Pictures at a time.
-
-    Returns:
-        `float`: share of the rows; a tie is wrong.
-
-    Raises:
-        ArgumentError: if there is no row.
-    """
-    right = items = 0
-    device = next(model.parameters()).device
-    for part in _batches(rows, batch_size):
-        questions = [(row["image"], BRIEF) for row in part]
-        scores = []
-        for column in ("caption", "negative_caption"):
-            batch = encode_conversations(processor, questions, [row[column] for row in part])
-            batch = {k: v.to(device) for k, v in batch.items()}
-            labels = functional.pad(batch.pop("labels"), (0, 1), value=_IGNORED)[:, 1:]
-            found = functional.cross_entropy(
-                model(**batch).logits.float().transpose(1, 2), labels, ignore_index=_IGNORED, reduction="none"
-            )
-            scores.append(-found.sum(dim=1))
-        right += int((scores[0] > scores[1]).sum())
-        items += len(part)
-    if not items:
-        raise ArgumentError("rows is empty; there is nothing to compare")
-    return right / items
-
-
 def _facts(text: str) -> frozenset[str]:
     """The sentences of a description but for those on relations."""
     sentences = (sentence.strip() for sentence in text.split("."))
@@ -534,7 +490,6 @@ __all__ = [
     "Captioner",
     "caption_quality",
     "encode_conversations",
-    "likelier_caption",
     "new_llava",
     "train_lvlm_tokenizer",
     "train_scenes_lvlm",

@@ -1,69 +1,54 @@
-"""An LVLM as a scorer of pairs: how likely it says yes when asked whether an image shows a caption."""
+"""What LVLMs that score pairs of image and caption share: reading, checking, loading."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from tqdm.auto import tqdm
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
-from .checkpoints import as_dtype, load_dual_encoder, no_token_notes, non_finite_weights
-from .data.images import load_image, process_images
-from .embeddings import walk_modules
-from .errors import ArgumentError, CheckpointError, DataError, check_count
-from .models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
-from .models.discriminative_lvlm.base_discriminative_lvlm import image_arguments, load_lvlm, require_causal
-from .models.discriminative_lvlm.configuration_discriminative_lvlm import DiscriminativeLVLMConfig
-from .models.discriminative_lvlm.readings_discriminative_lvlm import require_template
-from .models.shared_prefix import (
+from ..checkpoints import as_dtype, load_dual_encoder, no_token_notes, non_finite_weights
+from ..data.images import load_image, process_images
+from ..embeddings import walk_modules
+from ..errors import ArgumentError, CheckpointError, DataError, check_count
+from ..models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
+from ..models.discriminative_lvlm.base_discriminative_lvlm import image_arguments, load_lvlm, require_causal
+from ..models.discriminative_lvlm.configuration_discriminative_lvlm import DiscriminativeLVLMConfig
+from ..models.discriminative_lvlm.readings_discriminative_lvlm import require_template
+from ..models.shared_prefix import (
     Prefixes,
     attention_that_cannot_be_shared,
-    last_hidden_states,
     read_prefixes,
     reads_one_by_one,
 )
 
-QUESTION = 'Does this image show "{}"? Answer Yes or No.'
-SCORES = ("log_odds", "probability")
 # Stands for a caption while the chat template is read; must not occur in one.
-_EXAMPLE = "a photo of seven umbrellas"
-# How vocabularies write the space before a word.
-_SPACES = ("Ġ", "▁")
+EXAMPLE = "a photo of seven umbrellas"
 
 
-class YesScorer:
-    """Scores an image and a caption by the probability of "Yes" against "No" after a question (as VQAScore does).
+class LVLMScorer(ABC):
+    """Scores an image and a caption with a generative LVLM: the base of [`YesScorer`] and [`LikelihoodScorer`].
 
     Works with every LVLM of transformers that reads an image as tokens of a causal language model, and with a
-    [`DiscriminativeLVLMModel`], whose adapters are switched off: asked is the LVLM as it was. What stands before a
-    caption, the image above all, is read once for all captions of the image, and its keys and values are shared; the
-    scores are those of reading each pair by itself. The language head is computed at the end of each pair only.
-
-    A pair scorer for [`~vlcomp.evaluate`]: give it in the place of a model, or pass `scorer="yes"`.
+    [`DiscriminativeLVLMModel`], whose adapters are switched off: what scores is the LVLM as it was. What stands before
+    a caption, the image above all, is read once for all captions of the image, and its keys and values are shared; the
+    scores are those of reading each pair by itself.
 
     Args:
         model (`PreTrainedModel`):
             The LVLM.
         processor (`ProcessorMixin`):
             Has a `tokenizer`, an `image_processor` and a chat template.
-        question (`str`, *optional*):
-            Text with `{}` once, for the caption. By default `QUESTION`.
-        yes (`Sequence[str]`, defaults to `("Yes", "yes", "YES")`):
-            Words that mean yes. Each counts with and without a space before it, where that is one token.
-        no (`Sequence[str]`, defaults to `("No", "no", "NO")`):
-            Words that mean no.
-        output (`str`, defaults to `"log_odds"`):
-            `"log_odds"`, log P(Yes) - log P(No), which tells apart what lies close to 0 or 1 too; or `"probability"`,
-            P(Yes) / (P(Yes) + P(No)). Both put pairs in the same order.
         batch_size (`int`, defaults to 64):
             Pairs in one forward pass. The keys and values of the image are held once for each of them.
         device (`str` or `torch.device`, *optional*):
@@ -81,37 +66,20 @@ class YesScorer:
             What to call the model in reports; by default where it was loaded from.
 
     Raises:
-        ArgumentError: for a question without a place for the caption, or a setting out of range.
-        CheckpointError: if the model is no such LVLM, the processor lacks a part, or the tokenizer has no single token
-            for yes or for no.
-
-    Reference:
-        Lin et al. 2024 (ECCV, arXiv 2404.01291, VQAScore).
-
-    Deviations:
-        VQAScore takes P(Yes) among all tokens; here it is set against P(No), so that words which are neither do not
-        count.
-
-    Example:
-        >>> from vlcomp.testing import tiny_images, tiny_llava, tiny_lvlm_processor
-        >>> from vlcomp.yes_scorer import YesScorer
-        >>> scorer = YesScorer(tiny_llava(), tiny_lvlm_processor("llava"), question='Is it "{}"?', yes="a", no="b")
-        >>> image = tiny_images(1)[0]
-        >>> scorer.score_pairs([image, image], ["a red cup", "a blue star"]).shape
-        torch.Size([2])
+        ArgumentError: for a setting out of range.
+        CheckpointError: if the model is no such LVLM, or the processor lacks a part.
     """
 
     takes_sources = True
+    # What `scorer=` of an evaluation calls it, and the argument that says what the model is asked.
+    kind: ClassVar[str]
+    asks: ClassVar[str]
 
     def __init__(
         self,
         model: PreTrainedModel,
         processor: Any,
         *,
-        question: str | None = None,
-        yes: str | Sequence[str] = ("Yes", "yes", "YES"),
-        no: str | Sequence[str] = ("No", "no", "NO"),
-        output: str = "log_odds",
         batch_size: int = 64,
         device: str | torch.device | None = None,
         dtype: torch.dtype | str | None = None,
@@ -120,35 +88,85 @@ class YesScorer:
         progress: bool = False,
         name: str | None = None,
     ) -> None:
-        check_question(question)
         check_count("batch_size", batch_size)
         check_count("num_workers", num_workers, 0, " (no threads) or more")
-        if output not in SCORES:
-            raise ArgumentError(f"output={output!r} is not one of {', '.join(map(repr, SCORES))}")
         if fit not in (None, "crop", "squash", "pad"):
             raise ArgumentError(f"fit={fit!r} is not one of 'crop', 'squash', 'pad' or None (as the processor is set)")
         self.name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
         _require_lvlm(model, self.name)
         self.model, self.processor = model, processor
-        template = _template_of(processor, self.name)
+        self.template = _template_of(processor, self.name)
         self.tokenizer = processor.tokenizer
         if device is not None:
             _require_device(device)
             model.to(device)
         if dtype is not None and dtype != "auto":
             model.to(as_dtype(dtype))
-        self.question = QUESTION if question is None else question
-        self.yes, self.no = ([words] if isinstance(words, str) else list(words) for words in (yes, no))
-        self.output, self.batch_size, self.fit = output, batch_size, fit
+        self.batch_size, self.fit = batch_size, fit
         self.num_workers, self.progress = num_workers, progress
-        self.template = template
         self._image_token = DiscriminativeLVLMConfig(base_config=copy.deepcopy(self.lvlm.config)).image_token_id
-        self._yes, self._no = self._answers("yes", self.yes), self._answers("no", self.no)
-        both = set(self._yes) & set(self._no)
-        if both:
-            raise ArgumentError(f"yes={self.yes} and no={self.no} have a token in common, {both.pop()}")
         self._before, self._behind = self._around()
         self._start = self._start_tokens()
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        processor: Any = None,
+        revision: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load an LVLM, or a discriminative LVLM, and its processor from a folder or the Hub.
+
+        Args:
+            model (`str` or `Path`):
+                Folder or Hub repository.
+            processor (`str`, `Path` or `ProcessorMixin`, *optional*):
+                Where the processor is, if not with the model, or the processor itself.
+            revision (`str`, *optional*):
+                Branch, tag or commit on the Hub.
+            dtype (`torch.dtype` or `str`, *optional*):
+                Type of the weights; by default as they were saved.
+            **kwargs:
+                Settings of the scorer.
+
+        Returns:
+            The scorer.
+
+        Raises:
+            ArgumentError: for what cannot be asked.
+            CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
+        """
+        cls.check(kwargs.get(cls.asks))
+        progress = kwargs.get("progress", False)
+        loaded, processor = _load(os.fspath(model), processor, revision, dtype, progress)
+        return cls(loaded, processor, **{"name": os.fspath(model), **kwargs})
+
+    # -- what a scorer has of its own
+
+    @staticmethod
+    @abstractmethod
+    def check(asked: str | None) -> None:
+        """Refuse what cannot be asked; `None` stands for the default."""
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the scores depend on beside the weights, for a results file."""
+
+    @abstractmethod
+    def _around(self) -> tuple[str, str]:
+        """What the chat puts before and behind a caption, as text."""
+
+    @abstractmethod
+    def _shared(self, chats: Sequence[Sequence[int]]) -> int:
+        """How many of the first tokens of one image's chats are read once for all of them."""
+
+    @abstractmethod
+    def _score(self, prefixes: Prefixes, owners: list[int], rests: list[list[int]]) -> torch.Tensor:
+        """Score of each rest of a chat, which continues the prefix of its owner: [pairs] float32 on the CPU."""
 
     # -- what an evaluation asks for
 
@@ -167,11 +185,6 @@ class YesScorer:
         """Type of the weights."""
         return self.lvlm.dtype
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the scores depend on beside the weights, for a results file."""
-        return {"question": self.question, "yes": self.yes, "no": self.no, "output": self.output}
-
     def fingerprint(self) -> str:
         """Something that differs for scorers that give different scores.
 
@@ -187,7 +200,14 @@ class YesScorer:
         images = self.processor.image_processor
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         texts = backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
-        about = [type(images).__name__, images.to_json_string(), texts, self.template, sorted(self.settings.items())]
+        about = [
+            type(self).__name__,
+            type(images).__name__,
+            images.to_json_string(),
+            texts,
+            self.template,
+            sorted(self.settings.items()),
+        ]
         digest.update(repr([*about, self.fit, self.device.type]).encode(errors="surrogatepass"))
         return digest.hexdigest()
 
@@ -229,56 +249,29 @@ class YesScorer:
 
     # -- texts
 
-    def _answers(self, argument: str, words: Sequence[str]) -> list[int]:
-        """Tokens that begin and end an answer."""
-        if not words or not all(isinstance(word, str) and word.strip() for word in words):
-            raise ArgumentError(f"{argument}={words!r} must be one or more words")
-        # Which of them is due depends on what the chat ends in: a colon, a line break, a special token.
-        known = self.tokenizer.get_vocab()
-        found = {known[start + word] for word in words for start in ("", *_SPACES) if start + word in known}
-        for word in words:  # letters beyond ASCII stand otherwise in a vocabulary of bytes
-            for text in (word, f" {word}"):
-                ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-                if len(ids) == 1 and ids[0] != self.tokenizer.unk_token_id:
-                    found.add(ids[0])
-        if not found:
-            raise CheckpointError(
-                f"{self.name}: the tokenizer has no single token for {' or '.join(map(repr, words))}, so the "
-                f"probability of {argument} as the next token cannot be read off; give YesScorer words that it has "
-                f"({argument}=[...]), or score with embeddings"
-            )
-        return sorted(found)
-
-    def _around(self) -> tuple[str, str]:
-        """What the chat puts before and behind a caption, as text."""
-        question = self.question.replace("{}", _EXAMPLE)
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=self.template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+    def _placed(self, messages: list[dict[str, Any]], what: str, **options: Any) -> tuple[str, str]:
+        """What the chat template puts before and behind the example of a caption in `messages`."""
+        text = self.tokenizer.apply_chat_template(messages, chat_template=self.template, tokenize=False, **options)
         token = self.tokenizer.convert_ids_to_tokens(self._image_token)
         if (
             token is None
             or text.count(token) != 1
-            or text.count(_EXAMPLE) != 1
-            or text.index(token) > text.index(_EXAMPLE)
+            or text.count(EXAMPLE) != 1
+            or text.index(token) > text.index(EXAMPLE)
         ):
             raise CheckpointError(
-                f"{self.name}: the chat template does not place {token!r} once, and the question once behind it; it "
+                f"{self.name}: the chat template does not place {token!r} once, and the {what} once behind it; it "
                 f"gives {text!r}. Pass a processor with the chat template of the LVLM"
             )
-        before, behind = text.split(_EXAMPLE)
+        before, behind = text.split(EXAMPLE)
         return before, behind
 
     def _start_tokens(self) -> list[int]:
         """What the tokenizer puts before every text, unless the chat begins with it."""
         if self.tokenizer.bos_token and self._before.startswith(self.tokenizer.bos_token):
             return []
-        plain = self.tokenizer(_EXAMPLE, add_special_tokens=False)["input_ids"]
-        full = self.tokenizer(_EXAMPLE)["input_ids"]
+        plain = self.tokenizer(EXAMPLE, add_special_tokens=False)["input_ids"]
+        full = self.tokenizer(EXAMPLE)["input_ids"]
         return next((full[:i] for i in range(len(full)) if full[i : i + len(plain)] == plain), [])
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
@@ -317,16 +310,14 @@ class YesScorer:
             yield part
 
     def _score_part(self, sources: list[Any], chats: list[list[list[int]]]) -> torch.Tensor:
-        shared = [_common(rows) for rows in chats]
+        shared = [self._shared(rows) for rows in chats]
         prefixes = self._read_images(sources, [rows[0][:n] for rows, n in zip(chats, shared, strict=True)])
         owners = [owner for owner, rows in enumerate(chats) for _ in rows]
         rests = [ids[n:] for rows, n in zip(chats, shared, strict=True) for ids in rows]
         step = self.batch_size
-        parts = [
-            self._log_odds(prefixes, owners[i : i + step], rests[i : i + step]) for i in range(0, len(rests), step)
-        ]
-        odds = torch.cat(parts)
-        return odds.sigmoid() if self.output == "probability" else odds
+        return torch.cat(
+            [self._score(prefixes, owners[i : i + step], rests[i : i + step]) for i in range(0, len(rests), step)]
+        )
 
     def _read_images(self, sources: list[Any], chats: list[list[int]]) -> Prefixes:
         """Read what the captions of each image share."""
@@ -345,12 +336,6 @@ class YesScorer:
             self.lvlm, chats, list(features), self._image_token, image_grid_thw=inputs.get("image_grid_thw")
         )
 
-    def _log_odds(self, prefixes: Prefixes, owners: list[int], rests: list[list[int]]) -> torch.Tensor:
-        """Of yes as the next token after each rest of a chat, which continues the prefix of its owner."""
-        hidden = last_hidden_states(self.lvlm, prefixes, owners, rests)
-        logits = self.lvlm.get_output_embeddings()(hidden).float()
-        return (logits[:, self._yes].logsumexp(dim=1) - logits[:, self._no].logsumexp(dim=1)).cpu()
-
     @contextmanager
     def _asking(self) -> Iterator[None]:
         adapted = isinstance(self.model, DiscriminativeLVLMModel)
@@ -367,32 +352,6 @@ class YesScorer:
                 module.training = True
 
 
-def check_question(question: str | None) -> None:
-    """Refuse a question that has no place for the caption.
-
-    Args:
-        question (`str`, *optional*):
-            The question; `None` for the default one.
-
-    Raises:
-        ArgumentError: if it is no text with `{}` once.
-    """
-    if question is not None and (not isinstance(question, str) or question.count("{}") != 1):
-        raise ArgumentError(
-            f"question={question!r} must be a text with {{}} once, for the caption, as in {QUESTION!r}"
-        )
-
-
-def _common(chats: Sequence[Sequence[int]]) -> int:
-    """How many tokens chats have in common at their start; each keeps at least one of its own."""
-    shared = 0
-    for tokens in zip(*(chat[:-1] for chat in chats), strict=False):
-        if len(set(tokens)) > 1:
-            break
-        shared += 1
-    return shared
-
-
 def _require_lvlm(model: Any, name: str) -> None:
     lvlm = model.lvlm if isinstance(model, DiscriminativeLVLMModel) else model
     if not isinstance(lvlm, PreTrainedModel) or not hasattr(lvlm, "get_output_embeddings"):
@@ -400,7 +359,7 @@ def _require_lvlm(model: Any, name: str) -> None:
     try:
         require_causal(lvlm)
     except ValueError as error:
-        raise CheckpointError(f"{name}: {error}; scorer='yes' asks an LVLM a question") from error
+        raise CheckpointError(f"{name}: {error}; a scorer of pairs asks an LVLM") from error
     other = attention_that_cannot_be_shared(lvlm)
     if other:
         raise CheckpointError(f"{name}: its language model has {other!r} layers, whose state cannot be shared")
@@ -432,49 +391,16 @@ def _require_device(device: str | torch.device) -> None:
         raise ArgumentError(f"device={str(device)!r}, but torch sees no CUDA device; leave it out or pass 'cpu'")
 
 
-def load_yes_scorer(
-    model: str | Path,
-    *,
-    processor: Any = None,
-    revision: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    **kwargs: Any,
-) -> YesScorer:
-    """Load an LVLM, or a discriminative LVLM, and its processor from a folder or the Hub.
-
-    Args:
-        model (`str` or `Path`):
-            Folder or Hub repository.
-        processor (`str`, `Path` or `ProcessorMixin`, *optional*):
-            Where the processor is, if not with the model, or the processor itself.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        dtype (`torch.dtype` or `str`, *optional*):
-            Type of the weights; by default as they were saved.
-        **kwargs:
-            Passed to [`YesScorer`] (`question`, `batch_size`, `device`, ...).
-
-    Returns:
-        [`YesScorer`]
-
-    Raises:
-        CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
-
-    Example:
-        >>> import tempfile
-        >>> from vlcomp.testing import save_tiny_lvlm
-        >>> from vlcomp.yes_scorer import load_yes_scorer
-        >>> load_yes_scorer(save_tiny_lvlm(tempfile.mkdtemp()), yes="a", no="b").output
-        'log_odds'
-    """
-    check_question(kwargs.get("question"))
-    where, hub = os.fspath(model), {} if revision is None else {"revision": revision}
+def _load(
+    where: str, processor: Any, revision: str | None, dtype: torch.dtype | str | None, progress: bool
+) -> tuple[PreTrainedModel, Any]:
+    hub = {} if revision is None else {"revision": revision}
     typed = {} if dtype is None else {"dtype": as_dtype(dtype)}
     if _model_type(where, hub) == DiscriminativeLVLMConfig.model_type:
         loaded, processor = load_dual_encoder(where, processor=processor, revision=revision, dtype=dtype)
     else:
         try:
-            with no_token_notes(), _bars(kwargs.get("progress", False)):
+            with no_token_notes(), _bars(progress):
                 # Asked to tell what was missing, it gives a pair.
                 (loaded, info), _, _ = load_lvlm(where, output_loading_info=True, **hub, **typed)
             if processor is None or isinstance(processor, (str, os.PathLike)):
@@ -484,7 +410,7 @@ def load_yes_scorer(
         if info["missing_keys"]:
             missing = ", ".join(sorted(info["missing_keys"])[:3])
             raise CheckpointError(f"{where}: the checkpoint lacks weights ({missing}), which would be random")
-    return YesScorer(loaded.eval(), processor, **{"name": where, **kwargs})
+    return loaded.eval(), processor
 
 
 @contextmanager
@@ -507,4 +433,4 @@ def _model_type(where: str, hub: dict[str, Any]) -> str | None:
         return None
 
 
-__all__ = ["QUESTION", "YesScorer", "check_question", "load_yes_scorer"]
+__all__ = ["EXAMPLE", "LVLMScorer"]
