@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, PngImagePlugin
+from transformers import AutoProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
-from vlcomp.data.images import image_key, load_image, process_images, target_size, to_rgb
+from vlcomp.data.images import image_key, keep_fit, load_image, process_images, target_size, to_rgb
 from vlcomp.errors import ArgumentError, DataError
-from vlcomp.testing import tiny_images
+from vlcomp.testing import tiny_images, tiny_processor
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -285,6 +286,29 @@ def test_pad_keeps_all_of_the_picture_between_neutral_borders():
         assert out.shape == (3, 32, 32)
         assert out[:, :8].abs().max() < 0.02 and out[:, -8:].abs().max() < 0.02
         assert torch.allclose(out[:, 16, 0], out[:, 16, 31]) and out[:, 16].min() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+@pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
+def test_a_processor_keeps_how_pictures_are_fitted(kind, fit, tmp_path, caplog):
+    processor = tiny_processor(kind)
+    before = processor.image_processor.to_json_string()
+    kept = keep_fit(processor, fit)
+    assert processor.image_processor.to_json_string() == before
+    images = tiny_images(3, (70, 30))
+    wanted = process_images(processor, images, fit=fit)["pixel_values"]
+    if fit == "pad" or kind == "siglip2":  # no processor pads, and this one keeps the shape of a picture
+        assert kept is processor and f"fit='{fit}' cannot be written into a" in caplog.text
+        assert not torch.equal(process_images(processor, images)["pixel_values"], wanted)
+        return
+    assert not caplog.text
+    kept.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert torch.equal(process_images(loaded, images)["pixel_values"], wanted)
+    # Without our code too: what the stock pipelines see.
+    stock = loaded.image_processor(images, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(stock, wanted, atol=1e-6)
+    assert keep_fit(loaded, fit) is loaded and keep_fit(loaded, None) is loaded
 
 
 def test_siglip2_fits_make_squares():

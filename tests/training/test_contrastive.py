@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel, AutoProcessor, TrainingArguments, pipeline
 
 from vlcomp import ContrastiveTrainer, ContrastiveTrainingArguments
-from vlcomp.data import load_captioned
+from vlcomp.data import load_captioned, process_images
 from vlcomp.errors import ArgumentError, CheckpointError, DataError, VlcompError
 from vlcomp.losses import contrastive_loss
 from vlcomp.testing import make_captioned_folder, tiny_captions, tiny_clip, tiny_images, tiny_model, tiny_processor
@@ -247,6 +247,19 @@ def test_checkpoints_load_as_they_are(tmp_path, clip_checkpoint):
         assert len(scores) == 2
         assert type(AutoProcessor.from_pretrained(folder)).__name__ == "CLIPProcessor"
     _assert_equal(weights(run.model), weights(AutoModel.from_pretrained(tmp_path)))
+
+
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+def test_the_saved_processor_fits_pictures_as_in_training(tmp_path, fit):
+    given = tiny_processor()
+    run = trainer(tmp_path, processor=given, fit=fit)
+    run.save_model()
+    saved, images = AutoProcessor.from_pretrained(tmp_path), tiny_images(2, (70, 30))
+    wanted = process_images(given, images, fit=fit)["pixel_values"]
+    assert torch.equal(process_images(saved, images)["pixel_values"], wanted)
+    assert torch.equal(
+        run.data_collator([{"image": image, "caption": "a"} for image in images])["pixel_values"], wanted
+    )
 
 
 def test_half_precision_checkpoints_train_in_float32(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +19,8 @@ from PIL import Image, ImageOps
 from transformers.image_processing_backends import PilBackend
 
 from ..errors import ArgumentError, DataError
+
+logger = logging.getLogger(__name__)
 
 FITS = ("crop", "squash", "pad")
 _ORIENTATION = 0x0112
@@ -328,6 +332,47 @@ def process_images(image_processor: Any, images: Sequence[Any], *, fit: str | No
             f"{sizes[:4]}{'...' if len(sizes) > 4 else ''}: {error}"
         ) from error
     return {key: torch.as_tensor(value) for key, value in out.items()}
+
+
+def keep_fit(processor: Any, fit: str | None) -> Any:
+    """Make a processor that fits pictures by itself in the given way, as far as it can be told to.
+
+    What a model was trained on is then what everyone gets who loads it with its processor.
+
+    Args:
+        processor (`ProcessorMixin`):
+            Has an `image_processor`; not changed.
+        fit (`str`, *optional*):
+            As in [`process_images`].
+
+    Returns:
+        `ProcessorMixin`: a copy; or the processor itself if it does so already, or cannot (`"pad"`, or pictures of any
+        shape), of which a warning is logged.
+
+    Example:
+        >>> from vlcomp.data.images import keep_fit
+        >>> from vlcomp.testing import tiny_processor
+        >>> keep_fit(tiny_processor(), "squash").image_processor.do_center_crop
+        False
+    """
+    if fit is None:
+        return processor
+    pictures = [Image.linear_gradient("L").resize(size).convert("RGB") for size in ((90, 60), (60, 90))]
+    wanted = process_images(processor, pictures, fit=fit)
+    changed, reader = copy.copy(processor), processor.image_processor
+    changed.image_processor = type(reader).from_dict({**reader.to_dict(), **_fitted(reader, pictures, fit)[1]})
+    for candidate in (processor, changed):
+        found = process_images(candidate, pictures)
+        if all(found[name].shape == value.shape and torch.equal(found[name], value) for name, value in wanted.items()):
+            return candidate
+    logger.warning(
+        "fit=%r cannot be written into a %s: pass fit=%r (--fit %s) wherever the model reads pictures",
+        fit,
+        type(processor.image_processor).__name__,
+        fit,
+        fit,
+    )
+    return processor
 
 
 def target_size(image_processor: Any) -> tuple[int, int]:

@@ -51,7 +51,8 @@ class ContrastiveTrainingArguments(TrainingArguments):
         unique_images (`bool`, defaults to `True`):
             Put an image at most once in a batch. Needs an `image_id` column.
         fit (`str`, *optional*):
-            How pictures become square: `"crop"`, `"squash"` or `"pad"`; by default as the processor is configured.
+            How pictures become square: `"crop"`, `"squash"` or `"pad"`; by default as the processor is configured. The
+            saved processor does the first two by itself from then on.
         random_crop (`float`, *optional*):
             Train on random parts of the images, with at least this part of the area (`0.7`); the same ones when a run
             is resumed. Not for streamed data.

@@ -21,6 +21,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, has_
 
 from ..checkpoints import no_token_notes
 from ..data.collator import ContrastiveCollator
+from ..data.images import keep_fit
 from ..data.tokenization import text_padding
 from ..errors import ArgumentError, DataError, VlcompError
 from ..losses import contrastive_loss, sigmoid_contrastive_loss
@@ -145,6 +146,7 @@ class ContrastiveTrainer(PublishingTrainer, EvaluatorTrainer):
 
         check_datasets(train_dataset, eval_dataset, args, own_collator=data_collator is not None)
         if data_collator is None:
+            processing_class = keep_fit(processing_class, args.fit)
             generator = make_generator(args, train_dataset)
             data_collator = self.default_collator(processing_class, base_model(model), args, generator=generator)
         if isinstance(train_dataset, IterableDataset) and args.accelerator_config.dispatch_batches is None:

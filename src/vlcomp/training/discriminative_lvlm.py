@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMi
 
 from ..checkpoints import require_processor
 from ..data.captions_by_length import COLUMNS, CaptionsByLengthCollator, strings_of_patches
+from ..data.images import keep_fit
 from ..data.tokenization import text_padding
 from ..errors import ArgumentError, CheckpointError, DataError, VlcompError, check_count, check_number
 from ..losses import next_token_loss
@@ -270,6 +271,7 @@ class DiscriminativeLVLMTrainer(ContrastiveTrainer):
             named = eval_dataset.items() if isinstance(eval_dataset, dict) else [("", eval_dataset)]
             for name, dataset in named:
                 _check_columns(f"eval_dataset {name}".strip(), dataset)
+            processing_class = keep_fit(processing_class, args.fit)
             data_collator = self.default_collator(processing_class, model, args)
         if isinstance(data_collator, CaptionsByLengthCollator):
             _check_lengths(train_dataset, data_collator, args)
