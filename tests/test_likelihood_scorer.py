@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import _vlcomp_cli
-from vlcomp import LikelihoodScorer, YesScorer, evaluate, load_likelihood_scorer
+from vlcomp import LikelihoodScorer, YesScorer, evaluate
 from vlcomp.data import load_image
 from vlcomp.errors import ArgumentError, CheckpointError, DataError
 from vlcomp.evaluation import get_task
@@ -132,7 +132,7 @@ def test_evaluate_and_the_command_line(tmp_path, capsys):
         "instruction": INSTRUCTION,
         "output": "sum",
     }
-    assert evaluate(load_likelihood_scorer(folder), **options).metrics == report.metrics
+    assert evaluate(LikelihoodScorer.from_pretrained(folder), **options).metrics == report.metrics
     row, items = report.items[0], get_task("scenes/swap_object", size=8).items
     lvlm, processor = family("llava")
     picture = load_image(items.images[items.image_names.index(row["image"])])
@@ -159,7 +159,7 @@ def test_what_cannot_be_scored_is_refused(clip_checkpoint):
     with pytest.raises(ArgumentError, match="output='total' is not one of 'sum', 'mean'"):
         LikelihoodScorer(lvlm, processor, output="total")
     with pytest.raises(CheckpointError, match="'clip', not an image-text-to-text model"):
-        load_likelihood_scorer(clip_checkpoint)
+        LikelihoodScorer.from_pretrained(clip_checkpoint)
     scorer = LikelihoodScorer(lvlm, processor)
     with pytest.raises(DataError, match="holds the token of an image"):
         scorer.score_pairs(tiny_images(1), ["an <image> of a cup"])

@@ -14,7 +14,7 @@ from vlcomp.errors import ArgumentError, CheckpointError, DataError
 from vlcomp.evaluation import get_task
 from vlcomp.models.discriminative_lvlm import DiscriminativeLVLMModel, DiscriminativeLVLMProcessor
 from vlcomp.models.tiny_lvlm import LVLM_KINDS, new_lvlm_image_processor, new_lvlm_tokenizer, new_tiny_lvlm
-from vlcomp.scorers import QUESTION, YesScorer, load_yes_scorer
+from vlcomp.scorers import QUESTION, YesScorer
 from vlcomp.testing import (
     make_class_folder,
     tiny_captions,
@@ -197,7 +197,7 @@ def test_evaluate_asks(tmp_path):
         "output": "log_odds",
     }
     assert report.score("scenes/retrieval/image_to_text/recall@1").n == 8
-    scorer = load_yes_scorer(folder)
+    scorer = YesScorer.from_pretrained(folder)
     direct = evaluate(scorer, **options)
     assert direct.metrics == report.metrics
     row = report.items[0]
@@ -253,11 +253,11 @@ def test_a_task_has_each_image_read_once(task, monkeypatch):
 def test_what_cannot_be_asked_is_refused(tmp_path, clip_checkpoint):
     lvlm, processor = family("llava")
     with pytest.raises(CheckpointError, match="'clip', not an image-text-to-text model such as LLaVA"):
-        load_yes_scorer(clip_checkpoint)
+        YesScorer.from_pretrained(clip_checkpoint)
     with pytest.raises(CheckpointError, match="CLIPModel has no model.language_model.*asks an LVLM"):
         YesScorer(tiny_clip(), tiny_processor())
     with pytest.raises(CheckpointError, match="no such folder"):
-        load_yes_scorer(tmp_path / "nothing")
+        YesScorer.from_pretrained(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match="no single token for 'Yes' or 'yes' or 'YES'"):
         YesScorer(tiny_lvlm("llava"), tiny_lvlm_processor("llava"))
     with pytest.raises(CheckpointError, match="no single token for 'Nope nope'"):

@@ -39,9 +39,7 @@ _LAZY: dict[str, str] = {
     "list_tasks": "evaluation",
     "load_captioned": "data",
     "load_embedder": "embeddings",
-    "load_likelihood_scorer": "scorers",
     "load_scenes": "data.scenes",
-    "load_yes_scorer": "scorers",
     "push_to_hub": "hub.push",
 }
 _SUBMODULES = (

@@ -511,7 +511,7 @@ def _check_scorer(scorer: str | None, question: str | None) -> None:
 
 def _as_scorer(scorer: str, model: Any, processor: Any, **settings: Any) -> LVLMScorer:
     if isinstance(model, (str, os.PathLike)):
-        return SCORERS[scorer].load(model, processor=processor, **settings)
+        return SCORERS[scorer].from_pretrained(model, processor=processor, **settings)
     if isinstance(model, torch.nn.Module):
         if processor is None:
             raise ArgumentError("processor is missing; evaluate(model, processor, ...) needs it with a model object")

@@ -1,8 +1,8 @@
 """Generative LVLMs as scorers of pairs of image and caption."""
 
 from .base import LVLMScorer
-from .likelihood import INSTRUCTION, LikelihoodScorer, load_likelihood_scorer
-from .yes import QUESTION, YesScorer, load_yes_scorer
+from .likelihood import INSTRUCTION, LikelihoodScorer
+from .yes import QUESTION, YesScorer
 
 # By the name that an evaluation knows them by.
 SCORERS: dict[str, type[LVLMScorer]] = {scorer.kind: scorer for scorer in (YesScorer, LikelihoodScorer)}
@@ -14,6 +14,4 @@ __all__ = [
     "LVLMScorer",
     "LikelihoodScorer",
     "YesScorer",
-    "load_likelihood_scorer",
-    "load_yes_scorer",
 ]

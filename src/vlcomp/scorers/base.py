@@ -109,7 +109,7 @@ class LVLMScorer(ABC):
         self._start = self._start_tokens()
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
         model: str | Path,
         *,
@@ -138,6 +138,13 @@ class LVLMScorer(ABC):
         Raises:
             ArgumentError: for what cannot be asked.
             CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
+
+        Example:
+            >>> import tempfile
+            >>> from vlcomp.scorers import LikelihoodScorer
+            >>> from vlcomp.testing import save_tiny_lvlm
+            >>> LikelihoodScorer.from_pretrained(save_tiny_lvlm(tempfile.mkdtemp())).output
+            'sum'
         """
         cls.check(kwargs.get(cls.asks))
         progress = kwargs.get("progress", False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -144,43 +143,4 @@ class LikelihoodScorer(LVLMScorer):
         return scores / sizes if self.output == "mean" else scores
 
 
-def load_likelihood_scorer(
-    model: str | Path,
-    *,
-    processor: Any = None,
-    revision: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    **kwargs: Any,
-) -> LikelihoodScorer:
-    """Load an LVLM, or a discriminative LVLM, and its processor from a folder or the Hub.
-
-    Args:
-        model (`str` or `Path`):
-            Folder or Hub repository.
-        processor (`str`, `Path` or `ProcessorMixin`, *optional*):
-            Where the processor is, if not with the model, or the processor itself.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        dtype (`torch.dtype` or `str`, *optional*):
-            Type of the weights; by default as they were saved.
-        **kwargs:
-            Passed to [`LikelihoodScorer`] (`instruction`, `batch_size`, `device`, ...).
-
-    Returns:
-        [`LikelihoodScorer`]
-
-    Raises:
-        ArgumentError: for an empty instruction.
-        CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
-
-    Example:
-        >>> import tempfile
-        >>> from vlcomp.scorers import load_likelihood_scorer
-        >>> from vlcomp.testing import save_tiny_lvlm
-        >>> load_likelihood_scorer(save_tiny_lvlm(tempfile.mkdtemp())).output
-        'sum'
-    """
-    return LikelihoodScorer.load(model, processor=processor, revision=revision, dtype=dtype, **kwargs)
-
-
-__all__ = ["INSTRUCTION", "LikelihoodScorer", "load_likelihood_scorer"]
+__all__ = ["INSTRUCTION", "LikelihoodScorer"]

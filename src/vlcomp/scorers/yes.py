@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -171,42 +170,4 @@ def _common(chats: Sequence[Sequence[int]]) -> int:
     return shared
 
 
-def load_yes_scorer(
-    model: str | Path,
-    *,
-    processor: Any = None,
-    revision: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    **kwargs: Any,
-) -> YesScorer:
-    """Load an LVLM, or a discriminative LVLM, and its processor from a folder or the Hub.
-
-    Args:
-        model (`str` or `Path`):
-            Folder or Hub repository.
-        processor (`str`, `Path` or `ProcessorMixin`, *optional*):
-            Where the processor is, if not with the model, or the processor itself.
-        revision (`str`, *optional*):
-            Branch, tag or commit on the Hub.
-        dtype (`torch.dtype` or `str`, *optional*):
-            Type of the weights; by default as they were saved.
-        **kwargs:
-            Passed to [`YesScorer`] (`question`, `batch_size`, `device`, ...).
-
-    Returns:
-        [`YesScorer`]
-
-    Raises:
-        CheckpointError: if it is no LVLM, or tokenizer, image processor or chat template are missing.
-
-    Example:
-        >>> import tempfile
-        >>> from vlcomp.testing import save_tiny_lvlm
-        >>> from vlcomp.scorers import load_yes_scorer
-        >>> load_yes_scorer(save_tiny_lvlm(tempfile.mkdtemp()), yes="a", no="b").output
-        'log_odds'
-    """
-    return YesScorer.load(model, processor=processor, revision=revision, dtype=dtype, **kwargs)
-
-
-__all__ = ["QUESTION", "YesScorer", "load_yes_scorer"]
+__all__ = ["QUESTION", "YesScorer"]
