@@ -44,6 +44,7 @@ def test_runs(tmp_path, monkeypatch):
         loaded = DiscriminativeLVLMModel.from_pretrained(model)
         seen.append((loaded.config.soft_prompts, loaded.config.lora_rank))
         metrics = {f"scenes/{name}/accuracy": 0.5 for name in CATEGORIES} | {"scenes/mean/accuracy": 0.5}
+        metrics |= {f"scenes/retrieval/{name}/recall@1": 0.5 for name in ("image_to_text", "text_to_image")}
         return SimpleNamespace(metrics=metrics)
 
     monkeypatch.setattr(study, "measure_on_scenes", measured)
@@ -57,6 +58,7 @@ def test_runs(tmp_path, monkeypatch):
     assert {"captions/token_accuracy", "captions/exact_match", "scenes/mean/accuracy"} <= set(runs[-1]["metrics"])
     assert 0 <= runs[0]["metrics"]["captions/swap_attribute_by_likelihood"] <= 1
     assert study_table(tiny, runs).count("\n") == 6
+    assert tiny.details(runs).count("- untrained, hand-written prompt | 1 |") == 4
     assert not list((tmp_path / "runs").glob("*/seed0/model"))
 
 

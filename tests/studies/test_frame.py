@@ -4,7 +4,7 @@ import pytest
 
 from vlcomp.errors import ArgumentError, DataError
 from vlcomp.evaluation import mean_interval
-from vlcomp.studies.frame import Study, load_runs, run_study, study_table
+from vlcomp.studies.frame import Study, differences, load_runs, run_study, study_table
 
 
 def make_study(calls, **changes):
@@ -92,3 +92,15 @@ def test_table_of_one_seed_claims_no_interval(tmp_path):
     study = make_study([])
     run_study(study, tmp_path, seeds=[0], log=quiet)
     assert "±" not in study_table(study, load_runs(study, tmp_path))
+
+
+def test_differences_to_a_run_that_has_no_seed():
+    def run(name, seed, value):
+        return {"configuration": name, "seed": seed, "metrics": {"a": value}}
+
+    runs = [run("start", 0, 0.5), run("x", 0, 0.6), run("x", 1, 0.8), run("y", 1, 0.7)]
+    pairs = [("x", "start"), ("x", "y"), ("y", "gone")]
+    lines = differences(runs, pairs, {"a": "A"}, seedless=["start"]).splitlines()
+    # 0.1 and 0.3 of two seeds; 12.7 is the t-quantile of one degree of freedom.
+    assert lines[2:] == ["| x - start | 2 | +20.0 ± 127.1 |", "| x - y | 1 | +10.0 |"]
+    assert differences(runs, pairs[:1], {"a": "A"}).splitlines()[2:] == ["| x - start | 1 | +10.0 |"]

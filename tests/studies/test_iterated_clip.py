@@ -11,9 +11,9 @@ from vlcomp.analysis import line_chart
 from vlcomp.data.scenes.items import CATEGORIES
 from vlcomp.studies import iterated_clip as study_module
 from vlcomp.studies.clip import SELECTION_METRIC
-from vlcomp.studies.frame import load_runs, run_study
+from vlcomp.studies.frame import differences, load_runs, run_study
 from vlcomp.studies.iterated_clip import CONFIGURATIONS, SELECTION, STEPS, STUDY
-from vlcomp.studies.iterated_clip_tables import codes_table, differences, figures, over_generations
+from vlcomp.studies.iterated_clip_tables import COMPARED, PAIRS, codes_table, figures, over_generations
 
 TINY = {"steps": 4, "generation_steps": 2, "warmup_steps": 1, "num_images": 64, "batch_size": 16, "codes": 16}
 TINY |= {"temperature": 1.0, "width": 32, "layers": 1}
@@ -157,7 +157,7 @@ def fake(name, seed, mean):
 def test_differences_are_paired_by_seed():
     runs = [fake("CLIP", seed, 0.6 + 0.1 * seed) for seed in range(3)]
     runs += [fake("Iterated-CLIP", seed, 0.65 + 0.1 * seed) for seed in (0, 1)]
-    lines = differences(runs).splitlines()
+    lines = differences(runs, PAIRS, COMPARED).splitlines()
     assert len(lines) == 3  # what has no partner has no row
     # The seeds differ by 10 points, the differences do not.
     assert lines[2].startswith("| Iterated-CLIP - CLIP | 2 | +5.0 ± 0.0 | +0.0 ± 0.0 |")

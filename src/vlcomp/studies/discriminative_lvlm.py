@@ -6,7 +6,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..models.discriminative_lvlm import DiscriminativeLVLMModel, Discriminative
 from ..scorers import LikelihoodScorer
 from ..training import DiscriminativeLVLMTrainer, DiscriminativeLVLMTrainingArguments
 from .clip import IMAGE_SIZE, measure_on_scenes, pretrain_on_scenes
-from .frame import Study
+from .frame import Study, differences
 from .scenes_lvlm import caption_quality, train_scenes_lvlm
 
 # Of the captioner: its CLIP, which has converged then, and its own.
@@ -323,6 +323,32 @@ SELECTION = Study(
     ),
 )
 
+UNTRAINED = "untrained, hand-written prompt"
+_PAIRS = (
+    *((name, UNTRAINED) for name in CONFIGURATIONS if name != UNTRAINED),
+    ("soft prompt + LoRA", "LoRA"),
+    ("soft prompt + LoRA + next token", "soft prompt + LoRA"),
+)
+_COMPARED = (
+    "scenes/mean/accuracy",
+    "scenes/replace_attribute/accuracy",
+    "scenes/swap_object/accuracy",
+    "scenes/swap_attribute/accuracy",
+    "scenes/retrieval/image_to_text/recall@1",
+    "scenes/retrieval/text_to_image/recall@1",
+    "captions/token_accuracy",
+    "captions/exact_match",
+)
+
+
+def _details(runs: Sequence[Mapping[str, Any]]) -> str:
+    table = differences(runs, _PAIRS, {name: _COLUMNS[name] for name in _COMPARED}, seedless=(UNTRAINED,))
+    return (
+        f"## Differences\n\n{table}\n\n95 % t-intervals, paired by seed. The paper's swaps on SugarCrepe: 59.8 "
+        "untrained, 72.0 with both, 75.5 with the next-token loss.\n"
+    )
+
+
 STUDY = Study(
     name="discriminative-lvlm",
     title="Discriminative LVLM on Scenes",
@@ -338,7 +364,8 @@ STUDY = Study(
         "found most likely; the share of generated descriptions that state exactly the facts; and how often the true "
         "caption of a swap is likelier than the false one, which is what the captioner knows and embeds or not."
     ),
-    seedless=("untrained, hand-written prompt",),
+    seedless=(UNTRAINED,),
+    details=_details,
     parts={"selection": SELECTION},
 )
 

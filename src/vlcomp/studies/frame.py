@@ -205,15 +205,70 @@ def study_table(study: Study, runs: Sequence[Mapping[str, Any]]) -> str:
         cells = []
         for metric in study.columns:
             values = [run["metrics"][metric] * scale for run in rows if metric in run["metrics"]]
-            if not values:
-                cells.append("")
-            elif len(values) == 1:
-                cells.append(f"{values[0]:.{digits}f}")
-            else:
-                interval = mean_interval(values)
-                cells.append(f"{interval.value:.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}")
+            cells.append(interval(values, f".{digits}f") if values else "")
         lines.append(f"| {name} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def differences(
+    runs: Sequence[Mapping[str, Any]],
+    pairs: Sequence[tuple[str, str]],
+    columns: Mapping[str, str],
+    *,
+    seedless: Sequence[str] = (),
+) -> str:
+    """Differences between configurations in points, paired by seed, as a Markdown table.
+
+    Args:
+        runs (`Sequence[Mapping]`):
+            Result files of the study.
+        pairs (`Sequence[tuple[str, str]]`):
+            The configurations to compare, the second taken from the first. Those without a run are left out.
+        columns (`Mapping[str, str]`):
+            Metric to column heading.
+        seedless (`Sequence[str]`):
+            Configurations with one run for all seeds.
+
+    Returns:
+        `str`: with 95 % t-intervals where there are two seeds or more.
+    """
+    by_name: dict[str, dict[int, Mapping[str, float]]] = {}
+    for run in runs:
+        by_name.setdefault(run["configuration"], {})[run["seed"]] = run["metrics"]
+    lines = [
+        "| difference in points | seeds | " + " | ".join(columns.values()) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for first, second in pairs:
+        mine, other = by_name.get(first, {}), by_name.get(second, {})
+        if second in seedless and other:
+            other = dict.fromkeys(mine, next(iter(other.values())))
+        seeds = [seed for seed in mine if seed in other]
+        if seeds:
+            cells = [
+                interval([100 * (mine[seed][metric] - other[seed][metric]) for seed in seeds], "+.1f")
+                for metric in columns
+            ]
+            lines.append(f"| {first} - {second} | {len(seeds)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def interval(values: Sequence[float], style: str) -> str:
+    """A mean with its 95 % t-interval as text; one value alone as it is.
+
+    Args:
+        values (`Sequence[float]`):
+            One for each seed.
+        style (`str`):
+            Format of the mean, such as `"+.1f"`.
+
+    Returns:
+        `str`
+    """
+    if len(values) == 1:
+        return format(values[0], style)
+    found = mean_interval(values)
+    return f"{found.value:{style}} ± {(found.high - found.low) / 2:{style.lstrip('+')}}"
 
 
 def _path(root: Path, name: str, seed: int) -> Path:

@@ -16,12 +16,11 @@ from ..data.scenes import load_scenes
 from ..data.scenes.items import CATEGORIES
 from ..embeddings import load_embedder
 from ..evaluation import Report
-from ..evaluation.statistics import mean_interval
 from ..evaluation.tasks import ScenesChoice, ScenesClassification, ScenesRetrieval
 from ..training import ImcCmrTrainer, ImcCmrTrainingArguments
 from .blind import choice_with_and_without_pictures
 from .clip import BASE_STEPS, IMAGE_SIZE, SELECTION_METRIC, measure_on_scenes, pretrain_on_scenes
-from .frame import Study
+from .frame import Study, interval
 from .imc_cmr_emoji import EMOJI, EMOJI_SELECTION
 
 # The base is pre-trained briefly (`BASE_STEPS`, R@1 about 0.5): one that has converged to a bag of words, as after the
@@ -313,13 +312,7 @@ def gains(runs: Sequence[Mapping[str, Any]], metric: str = "scenes/mean/accuracy
             if other == "base" and against:  # one base for all seeds
                 against = dict.fromkeys(values[name], next(iter(against.values())))
             pairs = [value - against[seed] for seed, value in values[name].items() if seed in against]
-            if name == other or not pairs:
-                cells.append("")
-            elif len(pairs) == 1:
-                cells.append(f"{pairs[0]:+.1f}")
-            else:
-                interval = mean_interval(pairs)
-                cells.append(f"{interval.value:+.1f} ± {(interval.high - interval.low) / 2:.1f}")
+            cells.append("" if name == other or not pairs else interval(pairs, "+.1f"))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..analysis import line_chart
-from ..evaluation.statistics import mean_interval
 from .clip import SELECTION_METRIC
+from .frame import interval
 
 # What is compared, from the method to its parts.
 PAIRS = (
@@ -17,7 +17,7 @@ PAIRS = (
     ("Iterated-CLIP, vision agent replaced", "Iterated-CLIP"),
     ("Iterated-CLIP, codebook never frozen", "Iterated-CLIP"),
 )
-_COMPARED = {
+COMPARED = {
     "scenes/mean/accuracy": "mean of seven",
     "scenes/swap_object/accuracy": "swap-object",
     "scenes/swap_attribute/accuracy": "swap-attribute",
@@ -25,35 +25,6 @@ _COMPARED = {
     "scenes/retrieval/image_to_text/recall@1": "R@1 image to text",
     "scenes/retrieval/text_to_image/recall@1": "R@1 text to image",
 }
-
-
-def differences(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Differences between configurations in points, paired by seed, as a Markdown table.
-
-    Args:
-        runs (`Sequence[Mapping]`):
-            Result files of the study.
-
-    Returns:
-        `str`: with 95 % intervals where both have two seeds or more in common.
-    """
-    by_name: dict[str, dict[int, Mapping[str, float]]] = {}
-    for run in runs:
-        by_name.setdefault(run["configuration"], {})[run["seed"]] = run["metrics"]
-    lines = [
-        "| difference in points | seeds | " + " | ".join(_COMPARED.values()) + " |",
-        "|---|---|" + "---|" * len(_COMPARED),
-    ]
-    for first, second in PAIRS:
-        mine, other = by_name.get(first, {}), by_name.get(second, {})
-        seeds = [seed for seed in mine if seed in other]
-        if seeds:
-            cells = [
-                _interval([100 * (mine[seed][metric] - other[seed][metric]) for seed in seeds], "+.1f")
-                for metric in _COMPARED
-            ]
-            lines.append(f"| {first} - {second} | {len(seeds)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def over_generations(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -80,7 +51,7 @@ def over_generations(runs: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| configuration | step | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for name in dict.fromkeys(run["configuration"] for run in runs):
         for step, entries in _by_step(runs, name).items():
-            cells = [_interval([value(each) for each in entries], style) for value, style in columns.values()]
+            cells = [interval([value(each) for each in entries], style) for value, style in columns.values()]
             lines.append(f"| {name} | {step} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -178,13 +149,6 @@ def codes_table(runs: Sequence[Mapping[str, Any]]) -> str:
         cells = []
         for metric, (_, style) in columns.items():
             values = [each[metric] for each in metrics if metric in each]
-            cells.append(_interval(values, style) if values else "")
+            cells.append(interval(values, style) if values else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _interval(values: Sequence[float], style: str) -> str:
-    if len(values) == 1:
-        return format(values[0], style)
-    interval = mean_interval(values)
-    return f"{interval.value:{style}} ± {(interval.high - interval.low) / 2:{style.lstrip('+')}}"
