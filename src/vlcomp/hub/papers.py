@@ -62,7 +62,11 @@ _ABOUT = {
         "A generative vision-language model turned into an encoder of images and texts: the embedding is the hidden "
         "state of a summary token, trained by soft prompts and LoRA with a contrastive and a next-token loss. The "
         "authors call it VladVA.",
-        limits=("Encoding takes a forward pass of a language model for every image and every text.",),
+        limits=(
+            "Encoding takes a forward pass of a language model for every image and every text.",
+            "On Scenes the embeddings do not learn who is which: swaps stay at chance, though the LVLM itself tells "
+            "them apart (`vlcomp evaluate --scorer likelihood`).",
+        ),
     ),
 }
 
