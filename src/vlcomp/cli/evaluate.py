@@ -19,6 +19,7 @@ _EPILOG = """examples:
   vlcomp evaluate runs/clip --task image_choice --data nlvr1/dev_pairs.jsonl --fit squash
   vlcomp evaluate runs/clip --suite full --data benchmarks/ --output results/clip --cache embeddings/
   vlcomp evaluate llava-hf/llava-1.5-7b-hf --task sugarcrepe --data sugarcrepe/ --scorer yes
+  vlcomp evaluate llava-hf/llava-1.5-7b-hf --task winoground --data winoground/ --scorer likelihood
   vlcomp evaluate runs/clip --task linear_probe --data flowers/ --shots 16 --option seed=1
 
 `vlcomp tasks` lists the tasks. With --output an evaluation that was killed goes on where it stopped when the same

@@ -32,7 +32,7 @@ NUM_IMAGES = 20_000
 # BLIP2's); those of the web seldom say enough to tell a swap.
 CAPTIONS_OF = "train/annotated"
 BATCH_SIZE = 64
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 2e-3
 # Prompts alone are few numbers and want larger steps.
 PROMPT_LEARNING_RATE = 3e-2
 # Short captions of Scenes have up to 20 tokens of the captioner's tokenizer, long ones 19 to 60.
@@ -93,7 +93,7 @@ def train_on_scenes(
             Training pictures, each with a short and a long caption.
         batch_size (`int`, defaults to 64):
             Pictures in a batch.
-        learning_rate (`float`, defaults to 4e-3):
+        learning_rate (`float`, defaults to 2e-3):
             Peak of a cosine schedule.
         progress (`bool`, defaults to `True`):
             Show progress bars.
@@ -295,7 +295,7 @@ def _searched() -> dict[str, dict[str, Any]]:
         for rate in rates
     }
     # Whether composition comes with more of the same: swaps of one another are rare in a batch.
-    both = CONFIGURATIONS["soft prompt + LoRA"]
+    both = {**CONFIGURATIONS["soft prompt + LoRA"], "learning_rate": 4e-3}
     found["soft prompt + LoRA, captions of the web"] = {**both, "captions": "train"}
     found["soft prompt + LoRA, four times the steps"] = {**both, "steps": 4 * STEPS}
     found["soft prompt + LoRA, four times the batch"] = {**both, "batch_size": 4 * BATCH_SIZE}
