@@ -208,7 +208,6 @@ class LVLMScorer(ABC):
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         texts = backend.to_str() if backend is not None else sorted(self.tokenizer.get_vocab().items())
         about = [
-            type(self).__name__,
             type(images).__name__,
             images.to_json_string(),
             texts,
