@@ -42,21 +42,8 @@ class YesScorer(LVLMScorer):
         output (`str`, defaults to `"log_odds"`):
             `"log_odds"`, log P(Yes) - log P(No), which tells apart what lies close to 0 or 1 too; or `"probability"`,
             P(Yes) / (P(Yes) + P(No)). Both put pairs in the same order.
-        batch_size (`int`, defaults to 64):
-            Pairs in one forward pass. The keys and values of the image are held once for each of them.
-        device (`str` or `torch.device`, *optional*):
-            Where to move the model; by default it stays where it is.
-        dtype (`torch.dtype` or `str`, *optional*):
-            Type to convert the weights to; by default they stay as they are.
-        fit (`str`, *optional*):
-            `"crop"`, `"squash"` or `"pad"`: how pictures are brought to the model's shape; `None` does as the
-            processor is configured.
-        num_workers (`int`, defaults to 0):
-            Threads that read images.
-        progress (`bool`, defaults to `False`):
-            Whether to show progress bars.
-        name (`str`, *optional*):
-            What to call the model in reports; by default where it was loaded from.
+        **settings:
+            `batch_size`, `device`, `dtype`, `fit`, `num_workers`, `progress` and `name` as in [`LVLMScorer`].
 
     Raises:
         ArgumentError: for a question without a place for the caption, or a setting out of range.
