@@ -166,6 +166,27 @@ def test_warnings_come_before_the_numbers_and_once(reports, tmp_path):
     assert text.index("have collapsed") < text.index('class="cards"')
 
 
+def test_collapsed_embeddings_are_one_warning_a_kind_and_other_numbers_stay(reports, tmp_path):
+    report = Report(copy.deepcopy(reports[0].results))
+    tasks = list(report.results["tasks"])[:3]
+    for number, task in enumerate(tasks, 1):
+        report.results["tasks"][task]["warnings"] = [
+            f"the embeddings of {number}00 different images are nearly the same (mean cosine 0.99{number}0)",
+            f"the embeddings of {number}00 different texts are nearly the same (mean cosine 0.99{number}0)",
+            f"{number} of its 400 images are among the training images",
+        ]
+    shown = [line for line in report.to_markdown().splitlines() if line.startswith("warning: ")]
+    assert len(shown) == 5
+    assert shown[0] == (
+        f"warning: {tasks[0]} and 2 more tasks: the embeddings of 100 different images are nearly the same "
+        "(mean cosine 0.9910)"
+    )
+    assert shown[1].startswith(f"warning: {tasks[0]} and 2 more tasks: the embeddings of 100 different texts")
+    assert [line.split(": ")[-1][0] for line in shown[2:]] == ["1", "2", "3"]
+    text = write_html([report], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert text.count("nearly the same") == 2 and text.count("are among the training images") == 3
+
+
 def test_nothing_to_show_and_a_folder_as_path_are_refused(reports, tmp_path):
     with pytest.raises(ArgumentError, match="no report"):
         write_html([], tmp_path / "report.html")

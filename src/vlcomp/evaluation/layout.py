@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import ArgumentError
 from .comparison import Column, Difference, TaskComparison, compare
-from .results import Report
+from .results import Report, task_warnings
 from .statistics import Interval
 
 _TITLES = {
@@ -307,8 +307,7 @@ def warning_lines(columns: Sequence[Column]) -> list[str]:
     found: dict[str, list[str]] = {}
     for column in columns:
         lines = [f"left out {text}" for text in column.left_out]
-        for task, result in column.report.results["tasks"].items():
-            lines += [f"{words(task)}: {warning}" for warning in result.get("warnings", [])]
+        lines += task_warnings(column.report.results["tasks"], words)
         for line in dict.fromkeys(lines):
             found.setdefault(line, []).append(column.name)
     several = len(columns) > 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ REFERENCE_NAMES = {
     "shuffled_words": "words shuffled",
     "shuffled_images": "images shuffled",
 }
+
+# The warning that a barely trained model gives for every task; those of a kind are said in one line.
+_COLLAPSED = re.compile(r"the embeddings of \d+ different (\w+) are nearly the same")
 
 _ITEM_TYPES = {
     "correct": pa.bool_(),
@@ -143,12 +147,7 @@ class Report:
                     ]
                 )
         table = markdown_table(header, rows)
-        notes = [
-            f"{task}: {warning}"
-            for task, result in self.results["tasks"].items()
-            for warning in result.get("warnings", [])
-        ]
-        return table + "".join(f"\nwarning: {note}" for note in notes)
+        return table + "".join(f"\nwarning: {note}" for note in task_warnings(self.results["tasks"]))
 
     def breakdown(self) -> str:
         """Scores by the length of the captions and by how many words they share, as a table.
@@ -364,3 +363,30 @@ def source_commit() -> str | None:
         return None
     commit = git("rev-parse", "HEAD")
     return f"{commit}-dirty" if commit and git("status", "--porcelain", "--", ".") else commit
+
+
+def task_warnings(tasks: Mapping[str, Mapping[str, Any]], name: Callable[[str], str] = str) -> list[str]:
+    """The warnings of tasks as lines: one for each, but those of collapsed embeddings together.
+
+    A barely trained model would else fill a page with the same sentence about each task.
+
+    Args:
+        tasks (`Mapping`):
+            Results by name of task, as in the result file.
+        name (`Callable`, defaults to `str`):
+            How a task is called in the lines.
+
+    Returns:
+        `list[str]`: in the order of the tasks.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for task, result in tasks.items():
+        for warning in result.get("warnings", []):
+            collapsed = _COLLAPSED.match(warning)
+            found.setdefault(collapsed[1] if collapsed else f"{task}: {warning}", []).append((name(task), warning))
+    return [
+        entries[0][0]
+        + (f" and {others} more task{'s' * (others > 1)}" if (others := len(dict(entries)) - 1) else "")
+        + f": {entries[0][1]}"
+        for entries in found.values()
+    ]
