@@ -12,7 +12,7 @@ from vlcomp.data.scenes.items import CATEGORIES
 from vlcomp.studies import iterated_clip as study_module
 from vlcomp.studies.clip import SELECTION_METRIC
 from vlcomp.studies.frame import differences, load_runs, run_study
-from vlcomp.studies.iterated_clip import CONFIGURATIONS, SELECTION, STEPS, STUDY
+from vlcomp.studies.iterated_clip import CONFIGURATIONS, PATCHES, SELECTION, STEPS, STUDY
 from vlcomp.studies.iterated_clip_tables import COMPARED, PAIRS, codes_table, figures, over_generations
 
 TINY = {"steps": 4, "generation_steps": 2, "warmup_steps": 1, "num_images": 64, "batch_size": 16, "codes": 16}
@@ -33,7 +33,7 @@ def test_configurations_differ_only_where_their_names_say():
     for name in ("codes", "temperature"):
         del found["CLIP"][name]
     assert found == CONFIGURATIONS
-    assert len(STUDY.seeds) == 5 and STUDY.parts == {"selection": SELECTION}
+    assert len(STUDY.seeds) == 5 and STUDY.parts == {"selection": SELECTION, "patches": PATCHES}
     assert not any("systematic" in name or "winoground" in name for name in SELECTION.columns)
     for name, settings in SELECTION.configurations.items():
         if settings["generations"] > 1:

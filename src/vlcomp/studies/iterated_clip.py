@@ -26,9 +26,13 @@ from .iterated_clip_tables import COMPARED, PAIRS, codes_table, figures, over_ge
 # All runs have the same steps; at 0.35 s each on two cores a run with its measurements stays under 15 minutes.
 STEPS = 1_500
 GENERATION_STEPS = 375
+# Of runs without spawns, between two checkpoints.
+CHECKPOINT_STEPS = STEPS // 4
 FREEZE_STEPS = GENERATION_STEPS // 4
 CODES = 512
 TEMPERATURE = 125.0
+# One at which few codes are active.
+_SPARSE = 31.25
 LEARNING_RATE = 2e-3
 NUM_IMAGES = 40_000
 BATCH_SIZE = 128
@@ -59,6 +63,7 @@ def train_on_scenes(
     batch_size: int = BATCH_SIZE,
     learning_rate: float = LEARNING_RATE,
     warmup_steps: int = WARMUP_STEPS,
+    patch_size: int = 8,
     width: int = 128,
     layers: int = 4,
     progress: bool = True,
@@ -97,6 +102,8 @@ def train_on_scenes(
             Peak of the schedule; the default is that of the study `clip`.
         warmup_steps (`int`, defaults to 100):
             Steps of the first warm-up.
+        patch_size (`int`, defaults to 8):
+            Side of a patch in pixels, of pictures of 40; objects have diameters of 11 to 16.
         width (`int`, defaults to 128):
             Hidden size of both towers, and size of the embeddings.
         layers (`int`, defaults to 4):
@@ -112,6 +119,7 @@ def train_on_scenes(
     model = new_iterated_clip(
         tokenizer,
         image_size=IMAGE_SIZE,
+        patch_size=patch_size,
         width=width,
         layers=layers,
         projection_dim=width,
@@ -286,7 +294,7 @@ def _validate(settings: Mapping[str, Any], seed: int, folder: Path) -> dict[str,
 # Every setting that matters is in the result files, so that runs with others are not mixed in.
 _COMMON = {
     "steps": STEPS,
-    "generation_steps": GENERATION_STEPS,
+    "generation_steps": CHECKPOINT_STEPS,
     "freeze_steps": FREEZE_STEPS,
     "codes": CODES,
     "temperature": TEMPERATURE,
@@ -299,7 +307,12 @@ _COMMON = {
 # What a codebook alone has is not in the settings of a model without one.
 _CLIP = {k: v for k, v in _COMMON.items() if k not in ("codes", "temperature")} | {"codebook": False, "generations": 1}
 _CODEBOOK = {**_COMMON, "codebook": True, "generations": 1}
-_ITERATED = {**_COMMON, "codebook": True, "generations": STEPS // GENERATION_STEPS}
+_ITERATED = {
+    **_COMMON,
+    "codebook": True,
+    "generation_steps": GENERATION_STEPS,
+    "generations": STEPS // GENERATION_STEPS,
+}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "CLIP": _CLIP,
     "Codebook-CLIP": _CODEBOOK,
@@ -363,7 +376,7 @@ def _searched() -> dict[str, dict[str, Any]]:
     lengths = [(TEMPERATURE, STEPS // 6, 0.25), *((TEMPERATURE, STEPS // 4, share) for share in (0.0, 0.25, 0.5))]
     # At the sparser temperature swaps are told apart after half of the steps and not after all of them: agents that
     # are replaced by then might keep it.
-    lengths += [(TEMPERATURE, STEPS // 2, 0.25), (31.25, STEPS // 4, 0.25), (31.25, STEPS // 2, 0.25)]
+    lengths += [(TEMPERATURE, STEPS // 2, 0.25), (_SPARSE, STEPS // 4, 0.25), (_SPARSE, STEPS // 2, 0.25)]
     for temperature, length, share in lengths:
         found[f"Iterated-CLIP, temperature {temperature:g}, generations of {length}, {share:.0%} frozen"] = {
             **_ITERATED,
@@ -372,14 +385,15 @@ def _searched() -> dict[str, dict[str, Any]]:
             "generations": STEPS // length,
             "freeze_steps": int(share * length),
         }
-    # What half the steps say of a temperature is not what all of them say: sparser codes are learned later.
-    for temperature in (31.25, 125.0):
-        name = f"Codebook-CLIP, {CODES} codes, temperature {temperature:g}, {STEPS} steps"
-        found[name] = {**_CODEBOOK, "temperature": temperature}
+    # What half the steps say of a temperature is not what all of them say: sparser codes are learned later. The study
+    # itself has the validation scores of all steps at the chosen temperature, and of CLIP.
+    found[f"Codebook-CLIP, {CODES} codes, temperature {_SPARSE:g}, {STEPS} steps"] = {
+        **_CODEBOOK,
+        "temperature": _SPARSE,
+    }
     # With a cosine to 0 the last of four agents has few steps at a rate that teaches; this one keeps its rate.
     for name, settings in (("CLIP", _CLIP), ("Codebook-CLIP", _CODEBOOK), ("Iterated-CLIP", _ITERATED)):
         found[f"{name}, {STEPS} steps, warmup-stable-decay"] = {**settings, "schedule": "warmup_stable_decay"}
-    found[f"CLIP, {STEPS} steps"] = _CLIP
     return found
 
 
@@ -403,6 +417,34 @@ SELECTION = Study(
     details=_selection_details,
 )
 
+# A patch that holds a whole object; the study's own, of 8 px, hold a part of one.
+_BIG_PATCH = 20
+PATCHES = Study(
+    name="iterated-clip",
+    title="A codebook and the size of patches",
+    version="1",
+    configurations={
+        f"CLIP, patches of {_BIG_PATCH} px": {**_CLIP, "patch_size": _BIG_PATCH},
+        **{
+            f"Codebook-CLIP, temperature {temperature:g}, patches of {patch} px": {
+                **_CODEBOOK,
+                "temperature": temperature,
+                "patch_size": patch,
+            }
+            for temperature, patch in ((TEMPERATURE, _BIG_PATCH), (_SPARSE, _BIG_PATCH), (_SPARSE, 8))
+        },
+    },
+    seeds=(0, 1, 2),
+    run=_validate,
+    columns=SELECTION.columns,
+    notes=(
+        f"Validation split, {VALIDATION_ITEMS} items a category, {STEPS} steps without spawns, pictures of "
+        f"{IMAGE_SIZE} px with objects of 11 to 16. With patches of 8 px at temperature {TEMPERATURE:g}, and without "
+        "a codebook, the last checkpoints of the study compare."
+    ),
+    details=_selection_details,
+)
+
 STUDY = Study(
     name="iterated-clip",
     title="Iterated-CLIP on Scenes",
@@ -421,7 +463,7 @@ STUDY = Study(
     ),
     details=_details,
     figures=figures,
-    parts={"selection": SELECTION},
+    parts={"selection": SELECTION, "patches": PATCHES},
 )
 
 
