@@ -25,6 +25,7 @@ LAYERS = [
     {"data", "losses"},
     {"models"},
     {"methods"},
+    {"files"},
     {"errors", "_version"},
 ]
 # testing is for tests and may use everything below the command line; registration only names models and pipelines.

@@ -21,7 +21,7 @@ from ..data.images import load_image, process_images
 from ..data.tokenization import text_padding
 from ..errors import ArgumentError, DataError, check_count
 from ..evaluation.page import STYLE
-from ..evaluation.results import check_output, write_atomic
+from ..files import check_output, write_atomic
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from ..errors import ArgumentError
-from ..evaluation.results import check_output, write_atomic
+from ..files import check_output, write_atomic
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 400, 64, 16, 44, 52
 _COLOURS = ("#3b6ea5", "#c8763c", "#5a8f69", "#8d6aa8", "#a3873a", "#7a7f85")

@@ -106,7 +106,7 @@ def run(method: str, options: Mapping[str, Any], settings: Any) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from .. import protocols
-    from ..evaluation.results import check_output
+    from ..files import check_output
 
     disable_progress_bar()
     output = Path(options["output"])

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from ..analysis import list_checkpoints
     from ..errors import ArgumentError
-    from ..evaluation.results import check_output
+    from ..files import check_output
 
     for name in ("size", "steps", "batch_size", "top", "examples", "image_size"):
         value = getattr(args, name, None)

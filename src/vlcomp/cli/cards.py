@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         VlcompError: if there are no results, a file cannot be read, or (with `--check`) a card is not up to date.
     """
     from ..errors import DataError
-    from ..evaluation.results import check_output, write_atomic
+    from ..files import check_output, write_atomic
 
     if not args.results.is_dir():
         raise DataError(f"--results {args.results}: there is no such folder; start this in the repository, or name it")

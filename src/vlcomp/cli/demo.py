@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         VlcompError: if the output folder cannot be written, or a method is not known or has no demo.
     """
     from ..evaluation.html import write_html
-    from ..evaluation.results import check_output
+    from ..files import check_output
 
     methods = _methods(args.methods)
     begun = time.time()

@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from vlcomp.errors import ArgumentError
     from vlcomp.evaluation import evaluate, resolve_tasks
-    from vlcomp.evaluation.results import check_output
+    from vlcomp.files import check_output
 
     # Everything that can be told to be wrong is told before the model is loaded.
     if args.suite and args.task:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ..analysis import write_figure
-    from ..evaluation.results import check_output
+    from ..files import check_output
     from ..studies.frame import load_runs, run_study, study_table
 
     if args.threads:

@@ -108,10 +108,10 @@ def run(args: argparse.Namespace) -> int:
 
     from transformers.utils.logging import disable_progress_bar
 
-    from ..training.setup import check_writable
+    from ..files import check_output
 
     disable_progress_bar()  # of files being written, twice a checkpoint
-    check_writable(settings.output_dir)
+    check_output(settings.output_dir, "output_dir")
     more_tasks = _eval_tasks(options)
     if labelled:
         trainer, tasks = _labelled.make_trainer(method, options, settings)

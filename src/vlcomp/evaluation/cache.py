@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 
 from ..embeddings import Embedder, content_key
 from ..errors import ArgumentError, DataError
+from ..files import check_output, write_atomic
 from .encoding import is_pair_scorer, raw_images, raw_pairs, raw_texts
-from .results import check_output, write_atomic
 
 # Inputs that are encoded, and then written, at a time: what a killed process has to compute again at most.
 CHUNK = 512

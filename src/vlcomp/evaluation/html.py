@@ -82,7 +82,7 @@ def write_html(
     Raises:
         ArgumentError: if there are no reports or the file cannot be written.
     """
-    from .results import check_output, write_atomic
+    from ..files import check_output, write_atomic
 
     target = Path(path)
     if target.is_dir():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ArgumentError
+from ..files import check_output, write_atomic
 from .comparison import Column, TaskComparison
 from .layout import (
     SCORERS,
@@ -28,7 +29,7 @@ from .layout import (
     warning_lines,
     words,
 )
-from .results import Report, check_output, markdown_table, write_atomic
+from .results import Report, markdown_table
 from .shortcuts import breakdown_table, leakage_table, left_out_lines
 
 

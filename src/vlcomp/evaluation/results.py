@@ -7,7 +7,6 @@ import math
 import os
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ArgumentError, DataError
+from ..files import check_output, write_atomic
 from .task import ITEM_COLUMNS, Score
 
 SCHEMA = "vlcomp-results/1"
@@ -295,49 +295,6 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([line(header), line(rule), *(line(row) for row in rows)])
-
-
-def check_output(folder: str | os.PathLike[str]) -> Path:
-    """Make a folder and see that it can be written, before hours of work depend on it.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The folder.
-
-    Returns:
-        `Path`
-
-    Raises:
-        ArgumentError: if it cannot be made or written.
-    """
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise ArgumentError(f"output={str(folder)!r} cannot be written: {error.strerror or error}") from error
-    return place
-
-
-def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside `path` and rename, so that a reader never sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes files that only their owner can read; results are meant to be shared.
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def source_commit() -> str | None:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 
 from ..errors import ArgumentError, DataError
-from .results import check_output, plain, write_atomic, write_items
+from ..files import check_output, write_atomic
+from .results import plain, write_items
 from .scoring import SCORING_VERSION
 from .task import Score, TaskResult
 

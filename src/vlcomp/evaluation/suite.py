@@ -21,6 +21,7 @@ from .._version import __version__
 from ..data.scenes.items import CATEGORIES
 from ..embeddings import Embedder, load_embedder
 from ..errors import ArgumentError, DataError
+from ..files import check_output
 from ..scorers import SCORERS, LVLMScorer
 from .cache import Remembered, fingerprint, remembered
 from .diagnostics import TextOnly, breakdown, compares_texts, compositional, contents, diagnose, signature
@@ -28,7 +29,7 @@ from .diagnostics import text_scorer as _text_scorer
 from .encoding import check_model, is_pair_scorer
 from .leakage import TrainingImages
 from .registry import get_task, list_tasks, resolve_tasks
-from .results import SCHEMA, Report, check_output, plain, source_commit
+from .results import SCHEMA, Report, plain, source_commit
 from .resume import Part, Unfinished, collect
 from .scoring import TIE_TOLERANCE
 from .statistics import Interval, combine_independent

@@ -17,8 +17,9 @@ import transformers
 
 from .._version import __version__
 from ..errors import ArgumentError, DataError
-from ..evaluation.results import markdown_table, write_atomic
+from ..evaluation.results import markdown_table
 from ..evaluation.statistics import Interval, mean_interval
+from ..files import write_atomic
 
 SCHEMA = "vlcomp-protocol/1"
 

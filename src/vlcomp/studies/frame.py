@@ -21,6 +21,7 @@ import transformers
 from .._version import __version__
 from ..errors import ArgumentError, DataError
 from ..evaluation.statistics import mean_interval
+from ..files import write_atomic
 
 RUN_SCHEMA = "vlcomp-run/1"
 
@@ -293,7 +294,5 @@ def _read(study: Study, root: Path, name: str, seed: int) -> dict[str, Any] | No
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
-    # Written beside and renamed: a run that is killed here leaves no half file that would count as done.
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    # A run that is killed here leaves no half file that would count as done.
+    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))

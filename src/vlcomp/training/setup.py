@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..checkpoints import load_dual_encoder, require_dual_encoder, require_proce
 from ..data.negatives import NegativeGenerator
 from ..data.rows import require_captions
 from ..errors import ArgumentError, CheckpointError, DataError
+from ..files import check_output
 from .adapters import base_model
 from .arguments import ContrastiveTrainingArguments
 
@@ -74,7 +74,7 @@ def check_arguments(
             "per_device_train_batch_size"
         )
     if args.should_save:
-        check_writable(args.output_dir)
+        check_output(args.output_dir, "output_dir")
     return args
 
 
@@ -89,26 +89,6 @@ def _check_reporting(names: str | list[str]) -> None:
             raise ArgumentError(
                 f"report_to={name!r} needs a package that is not installed: `pip install {name}`, or leave it out"
             )
-
-
-def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Make sure, before anything is computed, that results can be written.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            The output folder; made if missing.
-
-    Raises:
-        ArgumentError: if it cannot be made or written to.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ArgumentError(
-            f"output_dir={os.fspath(folder)!r} cannot be written ({error.strerror}); choose another folder"
-        ) from error
 
 
 def load_model(

@@ -207,7 +207,8 @@ class AdaptedLVLM(PreTrainedModel):
     def merge_and_save(self, save_directory: str | PathLike, **kwargs: Any) -> None:
         """Write a checkpoint that needs no other: the LVLM with the LoRA in its weights, and the soft prompts.
 
-        The model itself stays as it is.
+        The model itself stays as it is. The processor is saved by itself, as with every model of transformers:
+        `processor.save_pretrained(save_directory)`.
 
         Args:
             save_directory (`str` or `PathLike`):
