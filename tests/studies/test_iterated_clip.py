@@ -22,10 +22,12 @@ TINY |= {"temperature": 1.0, "width": 32, "layers": 1}
 def test_configurations_differ_only_where_their_names_say():
     plain = CONFIGURATIONS["Iterated-CLIP"]
     assert plain["generations"] * plain["generation_steps"] == plain["steps"] == STEPS
+    checkpoints = {"generation_steps": STEPS // 4, "freeze_steps": STEPS // 16}
     wanted = {
-        "CLIP": {"codebook": False, "generations": 1},
-        "Codebook-CLIP": {"generations": 1},
+        "CLIP": {"codebook": False, "generations": 1, **checkpoints},
+        "Codebook-CLIP": {"generations": 1, **checkpoints},
         "Iterated-CLIP": {},
+        "Iterated-CLIP, four generations": {"generations": 4, **checkpoints},
         "Iterated-CLIP, vision agent replaced": {"agent": "vision"},
         "Iterated-CLIP, codebook never frozen": {"freeze_steps": 0},
     }
