@@ -380,7 +380,8 @@ def _searched() -> dict[str, dict[str, Any]]:
         name = f"Codebook-CLIP, {CODES} codes, temperature {TEMPERATURE:g}, learning rate {rate:g}"
         found[name] = {**_CODEBOOK, "steps": _SHORT, "learning_rate": rate}
     found[f"CLIP, {_SHORT} steps"] = {**_CLIP, "steps": _SHORT}
-    lengths = [(TEMPERATURE, STEPS // 4, 0.25), *((TEMPERATURE, STEPS // 2, share) for share in (0.0, 0.25, 0.5))]
+    lengths = [(TEMPERATURE, STEPS // parts, 0.25) for parts in (6, 4)]
+    lengths += [(TEMPERATURE, STEPS // 2, share) for share in (0.0, 0.25, 0.5)]
     # At the sparser temperature swaps are told apart after half of the steps and not after all of them: agents that
     # are replaced by then might keep it.
     lengths.append((_SPARSE, STEPS // 2, 0.25))
