@@ -43,7 +43,7 @@ def main(
         layers=layers,
         projection_dim=width,
         codebook_size=512,  # 4096 in the paper
-        temperature=31.25,  # too low, and one code is active; too high, and all are
+        temperature=125,  # 1000 for 4096; too low, and one code is active and nothing is learned
     )
     args = IteratedCLIPTrainingArguments(
         output,

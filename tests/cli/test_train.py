@@ -7,8 +7,10 @@ import yaml
 from transformers import AutoModel, pipeline
 
 from _vlcomp_cli import main
+from vlcomp import IteratedCLIPTrainingArguments
 from vlcomp.data import ContrastiveCollator, load_captioned
 from vlcomp.testing import make_captioned_folder, tiny_images
+from vlcomp.training.publishing import training_settings
 
 QUICK = ["--max-steps", "2", "--batch-size", "8", "--disable_tqdm", "true", "--use_cpu", "--logging-steps=1"]
 SMALL = ["--from-scratch", "small", "--image-size", "32", "--width", "32", "--layers", "1", "--vocab-size", "600"]
@@ -48,6 +50,10 @@ def test_iterated_clip_from_scratch_with_options_of_its_codebook(photos, tmp_pat
     assert config.warmup_steps == 0  # a twelfth of a generation, not a tenth of the run
     recorded = yaml.safe_load((output / "train.yaml").read_text())
     assert (recorded["codebook_size"], recorded["temperature"]) == (40, 3)
+    # New agents of another seed are drawn with it, unless their own was given.
+    assert "spawn_seed" not in recorded and "num_train_epochs" not in recorded
+    settings = IteratedCLIPTrainingArguments(str(tmp_path / "s"), num_generations=2, generation_steps=4, spawn_seed=7)
+    assert training_settings(settings)["spawn_seed"] == 7
     plain = ["--no-use-codebook", "--num_generations", "1", "--generation_steps", "2"]
     assert main([*common, "--output", str(tmp_path / "plain"), *plain]) == 0
     assert not AutoModel.from_pretrained(tmp_path / "plain").config.use_codebook

@@ -296,39 +296,16 @@ def _passes(settings: Any, rows: Any) -> str:
 
 def _record(options: dict[str, Any], settings: Any) -> None:
     """Write what was asked for beside the model, in the form of a config file."""
-    from dataclasses import fields
-
     import yaml
+
+    from ..training.publishing import training_settings
 
     chosen = {key: value for key, value in options.items() if value is not None}
     # What this command sets by itself, too: a value that is the class's default is not the command's.
-    always = {"max_steps", "seed", *COMMAND_DEFAULTS}
-    machine = (
-        "output_dir",
-        "logging_dir",
-        "run_name",
-        "resume_from_checkpoint",
-        "disable_tqdm",
-        "use_cpu",
-        "push_to_hub",
-    )
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        value = getattr(value, "value", value)  # of an enumeration
-        simple = value is None or isinstance(value, (bool, int, float, str)) or _is_list_of_text(value)
-        default = getattr(field.default, "value", field.default)
-        known = field.init and simple and field.name not in machine and not field.name.startswith(("_", "hub_"))
-        if known and (field.name in always or (value is not None and value != default)):
-            chosen[field.name] = value
-    if settings.max_steps > 0:
-        chosen.pop("num_train_epochs", None)  # not what the run went by
+    chosen |= training_settings(settings, {"max_steps", "seed", *COMMAND_DEFAULTS})
     chosen = {key: value for key, value in chosen.items() if key not in FIELDS}
     text = yaml.safe_dump({**chosen, "output": settings.output_dir})
     Path(settings.output_dir, "train.yaml").write_text(text, encoding="utf-8")
-
-
-def _is_list_of_text(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
 
 
 def _measure(trainer: Any, tasks: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -170,12 +171,14 @@ class PublishingTrainer(Trainer):
         return found
 
 
-def training_settings(args: Any) -> dict[str, Any]:
+def training_settings(args: Any, always: Collection[str] = _ALWAYS) -> dict[str, Any]:
     """Settings that differ from their defaults, and those that always matter.
 
     Args:
         args (`TrainingArguments`):
             The settings.
+        always (`Collection[str]`):
+            Names of the latter.
 
     Returns:
         `dict[str, Any]`: numbers, texts and lists of texts; nothing that belongs to a machine or an account.
@@ -190,6 +193,11 @@ def training_settings(args: Any) -> dict[str, Any]:
         known = field.init and simple and not field.name.startswith("_") and field.name not in _OF_THE_MACHINE
         if not known or field.name.startswith(_OF_THE_HUB) or field.name.endswith("_token"):
             continue
-        if field.name in _ALWAYS or value != default:
+        if field.name in always or value != default:
             found[field.name] = value
+    # A seed of its own that was not given is the seed: another one then belongs to another seed.
+    if found.get("spawn_seed") == args.seed:
+        del found["spawn_seed"]
+    if args.max_steps > 0:
+        found.pop("num_train_epochs", None)  # not what the run went by
     return found
