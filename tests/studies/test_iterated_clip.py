@@ -3,6 +3,7 @@
 import json
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,40 @@ def test_configurations_differ_only_where_their_names_say():
     # All that the method's choice hangs on is searched.
     for setting in ("codes", "temperature", "generation_steps", "freeze_steps", "learning_rate"):
         assert len({settings.get(setting) for settings in SELECTION.configurations.values()}) >= 3, setting
+
+
+def test_settings_are_those_that_the_published_search_chose():
+    folder = Path(__file__).resolve().parents[2] / "model_cards" / "results" / "iterated-clip" / "selection"
+    runs = [(run["settings"], run["metrics"]["scenes/mean/accuracy"]) for run in load_runs(SELECTION, folder)]
+
+    def means(setting, **fixed):
+        fixed = {"learning_rate": study_module.LEARNING_RATE, "schedule": None, **fixed}
+        return {
+            settings[setting]: mean
+            for settings, mean in runs
+            if settings["codebook"] and all(settings.get(name) == value for name, value in fixed.items())
+        }
+
+    def best(found):
+        assert len(found) >= 2
+        return max(found, key=found.get)
+
+    # Temperature and size of the codebook in half the steps; sizes have temperatures in proportion.
+    half = {"steps": STEPS // 2, "generations": 1}
+    assert best(means("temperature", codes=512, **half)) == study_module.TEMPERATURE
+    per_code = study_module.TEMPERATURE / study_module.CODES
+    sizes = {codes: means("temperature", codes=codes, **half).get(per_code * codes) for codes in (128, 512, 2048)}
+    close = [codes for codes, mean in sizes.items() if mean > max(sizes.values()) - 0.005]
+    assert min(close) == study_module.CODES
+    # Length, then frozen share of generations.
+    chosen = {"temperature": study_module.TEMPERATURE, "codes": study_module.CODES, "steps": STEPS}
+    lengths = {}
+    for length in (STEPS // 6, STEPS // 4, STEPS // 2):
+        found = means("generation_steps", generation_steps=length, freeze_steps=length // 4, **chosen)
+        lengths |= {length: found[length]} if STEPS // length > 1 and found else {}
+    assert best(lengths) == study_module.GENERATION_STEPS
+    shares = means("freeze_steps", generation_steps=study_module.GENERATION_STEPS, **chosen)
+    assert len(shares) == 3 and best(shares) == study_module.FREEZE_STEPS
 
 
 @pytest.fixture
