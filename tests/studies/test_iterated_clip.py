@@ -213,7 +213,7 @@ def test_figures_show_the_mean_over_seeds():
     # The mean of 20 and 40 %: at the first scale a new agent's curve begins at 10.
     same = line_chart(
         {name: [(1, 10.0), (2, 30.0)] for name in ("CLIP", "Iterated-CLIP")},
-        title="A new language agent beside the final vision agents, at the first scale",
+        title="New language agents beside the final vision agents",
         x_label="its steps",
         y_label="in-batch accuracy (%)",
     )

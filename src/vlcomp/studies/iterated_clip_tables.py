@@ -98,7 +98,7 @@ def figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         found[file] = line_chart(lines, title=title, x_label="optimiser steps", y_label=label)
     found["ease-curves.svg"] = line_chart(
         curves,
-        title="A new language agent beside the final vision agents, at the first scale",
+        title="New language agents beside the final vision agents",
         x_label="its steps",
         y_label="in-batch accuracy (%)",
     )
