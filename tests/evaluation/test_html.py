@@ -174,15 +174,16 @@ def test_collapsed_embeddings_are_one_warning_a_kind_and_other_numbers_stay(repo
             f"the embeddings of {number}00 different images are nearly the same (mean cosine 0.99{number}0)",
             f"the embeddings of {number}00 different texts are nearly the same (mean cosine 0.99{number}0)",
             f"{number} of its 400 images are among the training images",
+            "3 images could not be read",
         ]
     shown = [line for line in report.to_markdown().splitlines() if line.startswith("warning: ")]
-    assert len(shown) == 5
+    assert len(shown) == 8
     assert shown[0] == (
         f"warning: {tasks[0]} and 2 more tasks: the embeddings of 100 different images are nearly the same "
         "(mean cosine 0.9910)"
     )
     assert shown[1].startswith(f"warning: {tasks[0]} and 2 more tasks: the embeddings of 100 different texts")
-    assert [line.split(": ")[-1][0] for line in shown[2:]] == ["1", "2", "3"]
+    assert [line.split(": ")[-1][0] for line in shown[2:]] == ["1", "3", "2", "3", "3", "3"]
     text = write_html([report], tmp_path / "report.html").read_text(encoding="utf-8")
     assert text.count("nearly the same") == 2 and text.count("are among the training images") == 3
 

@@ -155,7 +155,9 @@ def test_the_selection_looks_at_validation_only_and_continues(small, tmp_path, m
 
 def test_the_rate_stays_at_its_peak_until_a_tenth_is_left(small, tmp_path):
     settings = {**CONFIGURATIONS["Codebook-CLIP"], **TINY, "steps": 20, "generation_steps": 4}
-    log = study_module.train_on_scenes(tmp_path / "model", schedule="warmup_stable_decay", progress=False, **settings)
+    options = {"schedule": "warmup_stable_decay", "patch_size": 20, "progress": False}
+    log = study_module.train_on_scenes(tmp_path / "model", **options, **settings)
+    assert study_module.load_dual_encoder(tmp_path / "model")[0].config.vision_config.patch_size == 20
     rates = {entry["step"]: entry["learning_rate"] for entry in log if "learning_rate" in entry}
     assert rates[2] == rates[18] == settings["learning_rate"] and 0 < rates[20] < rates[18]
 
@@ -183,11 +185,12 @@ def fake(name, seed, mean):
         "slope": 2.0,
         "validation": validation,
     }
+    first = {**entry, "ease_at_first_scale_curve": [0.0, 0.05]}
     return {
         "configuration": name,
         "seed": seed,
         "metrics": {**metrics, "scenes/mean/accuracy": mean, "topography/image": 0.1},
-        "checkpoints": [{"step": step, **entry} for step in (375, 1500)],
+        "checkpoints": [{"step": 375, **first}, {"step": 1500, **entry}],
     }
 
 
