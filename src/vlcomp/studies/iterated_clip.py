@@ -421,7 +421,7 @@ SELECTION = Study(
         f"Validation split, {VALIDATION_ITEMS} items a category, one seed. Temperature, then size of the codebook and "
         f"learning rate in {_SHORT} steps without spawns, length and freeze of generations in {STEPS} steps, then the "
         "schedule of each method, cosine where none is named. Chosen by the mean of the seven categories; of settings "
-        "less than half a point apart, about one standard error, the one that computes less where they differ in that. "
+        "less than half a point apart, about one standard error, the one that computes less, if any. "
         "The second clause was added when the sizes had been run: by the mean alone 2048 codes would be chosen."
     ),
     details=_selection_details,
