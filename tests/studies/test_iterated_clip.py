@@ -43,7 +43,7 @@ def test_configurations_differ_only_where_their_names_say():
             assert settings["generations"] * settings["generation_steps"] == settings["steps"] == STEPS, name
             assert settings["freeze_steps"] <= settings["generation_steps"]
     # All that the method's choice hangs on is searched.
-    for setting in ("codes", "temperature", "generation_steps", "freeze_steps", "learning_rate"):
+    for setting in ("codes", "temperature", "generation_steps", "freeze_steps"):
         assert len({settings.get(setting) for settings in SELECTION.configurations.values()}) >= 3, setting
 
 
@@ -52,7 +52,6 @@ def test_settings_are_those_that_the_published_search_chose():
     runs = [(run["settings"], run["metrics"]["scenes/mean/accuracy"]) for run in load_runs(SELECTION, folder)]
 
     def means(setting, **fixed):
-        fixed = {"learning_rate": study_module.LEARNING_RATE, "schedule": None, **fixed}
         return {
             settings[setting]: mean
             for settings, mean in runs
@@ -153,13 +152,12 @@ def test_the_selection_looks_at_validation_only_and_continues(small, tmp_path, m
     assert "codes of an image" in tiny.details([run])
 
 
-def test_the_rate_stays_at_its_peak_until_a_tenth_is_left(small, tmp_path):
-    settings = {**CONFIGURATIONS["Codebook-CLIP"], **TINY, "steps": 20, "generation_steps": 4}
-    options = {"schedule": "warmup_stable_decay", "patch_size": 20, "progress": False}
-    log = study_module.train_on_scenes(tmp_path / "model", **options, **settings)
+def test_patch_size_and_rate_reach_the_run(small, tmp_path):
+    settings = {**CONFIGURATIONS["Codebook-CLIP"], **TINY, "steps": 20, "generation_steps": 4, "learning_rate": 3e-3}
+    log = study_module.train_on_scenes(tmp_path / "model", patch_size=20, progress=False, **settings)
     assert study_module.load_dual_encoder(tmp_path / "model")[0].config.vision_config.patch_size == 20
     rates = {entry["step"]: entry["learning_rate"] for entry in log if "learning_rate" in entry}
-    assert rates[2] == rates[18] == settings["learning_rate"] and 0 < rates[20] < rates[18]
+    assert rates[2] == 3e-3 and 0 < rates[20] < 1e-4 < rates[18] < rates[10] < rates[2]
 
 
 def fake(name, seed, mean):
