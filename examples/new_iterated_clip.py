@@ -25,13 +25,18 @@ def main(arguments: list[str] | None = None) -> IteratedCLIPModel:
     parser.add_argument("--patch-size", type=int, default=32, help="pixels of a patch's side (default: 32)")
     parser.add_argument("--text-length", type=int, default=77, help="tokens of the longest caption (default: 77)")
     parser.add_argument("--codes", type=int, default=4096, help="size of the codebook (default: 4096)")
-    parser.add_argument("--temperature", type=float, default=1000.0, help="of the codebook (default: 1000)")
+    parser.add_argument("--temperature", type=float, help="of the codebook (default: 1000 per 4,096 codes)")
     parser.add_argument("--no-codebook", action="store_true", help="a plain CLIP of the same towers, the baseline")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     args = parser.parse_args(arguments)
+    if args.patch_size < 1 or args.image_size % args.patch_size:
+        parser.error(f"--image-size {args.image_size} is not a multiple of --patch-size {args.patch_size}")
 
     processor = AutoProcessor.from_pretrained(args.processor)
-    tokenizer = processor.tokenizer
+    tokenizer, images = processor.tokenizer, processor.image_processor
+    square = {"height": args.image_size, "width": args.image_size}
+    images.size = {"shortest_edge": args.image_size} if images.do_center_crop else square
+    images.crop_size = square
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config = IteratedCLIPConfig(
         text_config={**TEXT, **special, "vocab_size": len(tokenizer), "max_position_embeddings": args.text_length},
@@ -39,7 +44,8 @@ def main(arguments: list[str] | None = None) -> IteratedCLIPModel:
         projection_dim=512,
         use_codebook=not args.no_codebook,
         codebook_size=args.codes,
-        temperature=args.temperature,
+        # Sparsity depends on both: fewer codes at the temperature of many would all be active.
+        temperature=1000 * args.codes / 4096 if args.temperature is None else args.temperature,
     )
     torch.manual_seed(args.seed)
     model = IteratedCLIPModel(config)

@@ -360,6 +360,10 @@ def test_a_processor_of_another_model_is_refused():
     other = train_clip_tokenizer(tiny_captions(50), vocab_size=560, max_length=32)
     with pytest.raises(CheckpointError, match="pools at token"):
         Embedder(tiny_clip(), new_processor(other, 32))
+    for kind in ("clip", "siglip"):
+        small = new_processor(tiny_processor(kind).tokenizer, 24)
+        with pytest.raises(CheckpointError, match="makes images of 24 x 24 pixels, and the model reads 32 x 32"):
+            Embedder(tiny_model(kind), small)
     # With the same end token, too large ids are found when they occur.
     model = tiny_model("siglip")
     model.config.text_config.vocab_size = 300

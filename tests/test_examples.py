@@ -92,9 +92,15 @@ def test_new_iterated_clip(tmp_path, clip_checkpoint, capsys):
     for tower in ("VISION", "TEXT"):
         scope[tower].update(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     start = tmp_path / "start"
-    sizes = ["--image-size", "32", "--patch-size", "8", "--text-length", "32", "--codes", "32", "--temperature", "4"]
+    # Pictures of another size than the processor's, and fewer codes at the temperature that belongs to them.
+    sizes = ["--image-size", "48", "--patch-size", "8", "--text-length", "32", "--codes", "32"]
     model = script["main"](["--output", str(start), "--processor", str(clip_checkpoint), *sizes])
     assert (model.config.projection_dim, model.codebook.weight.shape) == (512, (32, 512))
+    assert model.config.temperature == 1000 * 32 / 4096
+    with pytest.raises(SystemExit):
+        script["main"](["--output", str(start), "--image-size", "36", "--patch-size", "8"])
+    assert "36 is not a multiple of --patch-size 8" in capsys.readouterr().err
+    script["main"](["--output", str(start), "--processor", str(clip_checkpoint), *sizes])
     assert "untrained" in capsys.readouterr().out
 
     make_captioned_folder(tmp_path / "photos", n=16)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_MAPPING
@@ -88,7 +89,7 @@ def _loaded(
     loaded = _load_model(where, {**source, **typed}, progress, classes)
     require_dual_encoder(loaded, where)
     require_processor(processor, where)
-    require_same_vocabulary(loaded, processor.tokenizer, where)
+    require_matching(loaded, processor, where)
     return loaded, processor
 
 
@@ -211,7 +212,36 @@ def _refuse_lvlm(where: str, source: Mapping[str, Any], classes: Mapping[str, An
     )
 
 
-def require_same_vocabulary(model: Any, tokenizer: Any, name: str) -> None:
+def require_matching(model: Any, processor: Any, name: str) -> None:
+    """Refuse a processor that belongs to another model, as far as the two tell.
+
+    Args:
+        model (`PreTrainedModel`):
+            A dual encoder.
+        processor (`ProcessorMixin`):
+            Its processor.
+        name (`str`):
+            What to call them in messages.
+
+    Raises:
+        CheckpointError: if texts end with another token than the model pools at, or images have another size than
+            the model reads.
+    """
+    _require_same_end(model, processor.tokenizer, name)
+    embeddings = getattr(getattr(model, "vision_model", None), "embeddings", None)
+    side = getattr(embeddings, "image_size", None)
+    # Other kinds of positions, and other encoders, take images of any size.
+    if isinstance(side, int) and isinstance(getattr(embeddings, "position_embedding", None), nn.Embedding):
+        made = processor.image_processor([Image.new("RGB", (side, side))], return_tensors="pt")["pixel_values"]
+        if tuple(made.shape[-2:]) != (side, side):
+            raise CheckpointError(
+                f"{name}: the processor makes images of {made.shape[-1]} x {made.shape[-2]} pixels, and the model "
+                f"reads {side} x {side} (vision_config.image_size); give the processor that belongs to the model, or "
+                "set size and crop_size of its image processor"
+            )
+
+
+def _require_same_end(model: Any, tokenizer: Any, name: str) -> None:
     config = text_config_of(model)
     pools_at, ends_with = config.get("eos_token_id"), getattr(tokenizer, "eos_token_id", None)
     # 2 is the legacy value of OpenAI's checkpoints, for which CLIP pools at the highest token id instead.

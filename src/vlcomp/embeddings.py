@@ -23,8 +23,8 @@ from .checkpoints import (
     load_dual_encoder,
     non_finite_weights,
     require_dual_encoder,
+    require_matching,
     require_processor,
-    require_same_vocabulary,
     text_config_of,
 )
 from .data.images import load_image, process_images
@@ -103,7 +103,7 @@ class Embedder:
                 "vlcomp.load_embedder(folder)"
             )
         require_processor(processor, self.name)
-        require_same_vocabulary(model, processor.tokenizer, self.name)
+        require_matching(model, processor, self.name)
         if device is not None or dtype is not None:
             model = model.to(**_move_kwargs(device, dtype))
         self.model = model

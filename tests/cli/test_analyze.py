@@ -73,6 +73,17 @@ def test_codebook_page(run, photos, tmp_path, capsys):
     assert page.read_text(encoding="utf-8").count('<section class="code">') == 3
 
 
+def test_columns_with_other_names(run, photos, tmp_path, capsys):
+    lines = [json.loads(line) for line in (photos / "metadata.jsonl").read_text().splitlines()]
+    renamed = [{"file_name": str(photos / line["file_name"]), "title": line["caption"]} for line in lines]
+    data = tmp_path / "titled.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in renamed))
+    options = ["--steps", 2, "--batch-size", 4, "--data"]
+    code, out, err = analyze(capsys, "ease", run, *options, data, "--caption-column", "title")
+    assert code == 0 and f"on 8 rows of {data}" in out, err
+    assert cells(out) == cells(analyze(capsys, "ease", run, *options, photos)[1])
+
+
 def test_topography_and_scenes_in_the_model_s_size(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("VLCOMP_CACHE", str(tmp_path))
     code, out, _ = analyze(capsys, "topography", run / "checkpoint-40", "--size", 8)
@@ -93,12 +104,14 @@ def test_topography_and_scenes_in_the_model_s_size(run, tmp_path, capsys, monkey
         (["ease", "{run}", "--steps", "0"], "--steps 0 must be at least 1"),
         (["topography", "{run}", "--size", "2"], "--size 2 must be at least 3"),
         (["ease", "{run}", "--data", "{photos}"], "there are 12 rows, and a batch has batch_size=128; lower it"),
+        (["ease", "{run}", "--seed", "-1", "--data", "nowhere/"], "seed=-1 must be at least 0"),
+        (["ease", "{run}", "--caption-column", "title", "--data", "{photos}"], "no column 'title'"),
         (["ease", "{run}", "--data", "nowhere/"], "no such file or folder: nowhere/"),
         (["ease", "{run}", "--stepz", "3"], "did you mean --steps"),
         (["smoothness", "./nothing"], "there is no such folder"),
         (["smoothness", "{photos}"], "so there is no model"),
         (["smoothness", "{siglip}", "--data", "{photos}"], "model is of type 'siglip'"),
-        (["codebook", "{clip}", "--data", "{photos}", "--output", "p.html"], "without a codebook"),
+        (["codebook", "{clip}", "--data", "nowhere/", "--output", "p.html"], "without a codebook"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

@@ -92,6 +92,10 @@ def test_each_generation_leaves_a_checkpoint(photos, tmp_path, capsys):
     for option in (["--epochs", "2"], ["--num_train_epochs", "2"], ["--lora", "4"]):
         assert main(["train", "iterated-clip", *arguments, *steps, *option]) == 2
         assert option[0].lstrip("-") in capsys.readouterr().err
+    config = tmp_path / "run.yaml"
+    config.write_text("epochs: 5\n")
+    assert main(["train", "iterated-clip", *arguments, *steps, "--config", str(config)]) == 2
+    assert "key 'epochs' is not known" in capsys.readouterr().err
 
 
 def test_streamed_rows_come_in_another_order_in_each_epoch(photos, tmp_path, clip_checkpoint, monkeypatch):

@@ -118,6 +118,8 @@ def test_the_defaults_are_the_paper_s(tmp_path):
     [
         ({"codebook_freeze_steps": 5}, "codebook_freeze_steps=5 is longer than a generation of generation_steps=4"),
         ({"rewarmup_steps": 5}, "rewarmup_steps=5 is longer"),
+        ({"warmup_steps": 5}, "warmup_steps=5 is longer than a generation of generation_steps=4"),
+        ({"freeze_logit_scale": True, "logit_scale_min": 20}, "logit_scale_min=20 limits a scale that"),
         ({"max_steps": 10}, "max_steps=10 is not num_generations=3 times generation_steps=4, which is 12"),
         ({"max_steps": 3, "num_generations": None}, "max_steps=3 is not num_generations=1 times"),
         ({"max_steps": 0}, "max_steps=0 must be at least 1"),
@@ -147,8 +149,13 @@ def test_models_that_do_not_fit(tmp_path):
     with pytest.raises(ArgumentError, match="model is a CLIPModel, which cannot draw new agents"):
         iterated_trainer(tmp_path, model=tiny_clip())
     plain = tiny_iterated(use_codebook=False)
-    with pytest.raises(ArgumentError, match="codebook_freeze_steps=2, but the model has no codebook"):
+    with pytest.raises(ArgumentError, match=r"codebook_freeze_steps=2 \(by default .*model has no codebook"):
         iterated_trainer(tmp_path, model=plain)
+    with pytest.raises(ArgumentError, match="lr_scheduler_type='warmup_stable_decay' with .*num_decay_steps"):
+        iterated_trainer(tmp_path, lr_scheduler_type="warmup_stable_decay")
+    iterated_trainer(
+        tmp_path, lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 2}
+    ).train()
     with pytest.raises(ArgumentError, match="peft_config"):
         iterated_trainer(tmp_path, options={"peft_config": LoraConfig(r=2)})
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)

@@ -131,11 +131,7 @@ def codebook_report(
     """
     for name, value in (("top", top), ("examples", examples), ("batch_size", batch_size)):
         check_count(name, value)
-    if getattr(model, "codebook", None) is None:
-        raise ArgumentError(
-            f"model is a {type(model).__name__} without a codebook, so there are no codes to report; give an "
-            "IteratedCLIPModel with use_codebook=True"
-        )
+    require_codebook(model)
     if not len(images) or not len(texts):
         raise DataError(f"there are {len(images)} images and {len(texts)} texts; the report needs some of both")
     was_training = model.training
@@ -177,6 +173,23 @@ def codebook_report(
         num_images=len(images),
         num_texts=len(texts),
     )
+
+
+def require_codebook(model: PreTrainedModel) -> None:
+    """Refuse a model that has no codes to report.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model.
+
+    Raises:
+        ArgumentError: for a model without a codebook.
+    """
+    if getattr(model, "codebook", None) is None:
+        raise ArgumentError(
+            f"model is a {type(model).__name__} without a codebook, so there are no codes to report; give an "
+            "IteratedCLIPModel with use_codebook=True"
+        )
 
 
 def write_codebook_page(report: CodebookReport, path: str | os.PathLike[str], *, title: str = "Codebook") -> Path:

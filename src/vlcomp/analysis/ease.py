@@ -113,16 +113,14 @@ def ease_of_learning(
         >>> len(found.accuracy)
         3
     """
-    for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 2), ("warmup_steps", warmup_steps, 0)):
-        check_count(name, value, least)
-    check_count("seed", seed, 0)
-    check_number("learning_rate", learning_rate)
-    if not 0 < learning_rate < float("inf"):
-        raise ArgumentError(f"learning_rate={learning_rate} must be above 0")
-    if logit_scale is not None:
-        check_number("logit_scale", logit_scale)
-        if not 0 < logit_scale < float("inf"):
-            raise ArgumentError(f"logit_scale={logit_scale} must be above 0; CLIP starts with 14.3")
+    check_ease_settings(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        logit_scale=logit_scale,
+        seed=seed,
+    )
     if len(images) != len(captions):
         raise ArgumentError(f"there are {len(images)} images and {len(captions)} captions; each image needs its own")
     if len(images) < batch_size:
@@ -164,6 +162,36 @@ def ease_of_learning(
         torch.nn.utils.clip_grad_norm_([parameters[name] for name in trained], 1.0)
         optimizer.step()
     return EaseOfLearning(accuracy, batch_size)
+
+
+def check_ease_settings(
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    logit_scale: float | None,
+    seed: int,
+    warmup_steps: int = 0,
+) -> None:
+    """Check the settings of [`ease_of_learning`], before data are made or read for it.
+
+    Args:
+        steps, batch_size, learning_rate, logit_scale, seed, warmup_steps:
+            As there.
+
+    Raises:
+        ArgumentError: for a setting out of range.
+    """
+    for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 2), ("warmup_steps", warmup_steps, 0)):
+        check_count(name, value, least)
+    check_count("seed", seed, 0)
+    check_number("learning_rate", learning_rate)
+    if not 0 < learning_rate < float("inf"):
+        raise ArgumentError(f"learning_rate={learning_rate} must be above 0")
+    if logit_scale is not None:
+        check_number("logit_scale", logit_scale)
+        if not 0 < logit_scale < float("inf"):
+            raise ArgumentError(f"logit_scale={logit_scale} must be above 0; CLIP starts with 14.3")
 
 
 def with_new_language_agent(model: PreTrainedModel, seed: int) -> PreTrainedModel:

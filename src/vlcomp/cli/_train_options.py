@@ -182,7 +182,7 @@ def read_settings(args: argparse.Namespace, arguments_class: type) -> tuple[dict
     trained = {field.name for field in fields(arguments_class) if field.init}
     labelled = METHODS[args.method].data == "labels"
     own = set(_option_names(args.method))
-    config = _read_config(args.config, own | trained | set(FIELDS)) if hasattr(args, "config") else {}
+    config = _read_config(args.config, own | trained) if hasattr(args, "config") else {}
     config = {
         key: _typed(args.config, key, value, args.method) if key in own else value for key, value in config.items()
     }

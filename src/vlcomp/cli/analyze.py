@@ -12,23 +12,24 @@ from typing import Any
 HELP = "Ease of learning, smoothness, use of the codebook and topographic similarity, over the checkpoints of a run."
 
 _EPILOG = """examples:
-  vlcomp analyze ease runs/iterated --figure ease.svg
-  vlcomp analyze smoothness runs/iterated --json smoothness.json
-  vlcomp analyze codebook runs/iterated --output codebook.html
+  vlcomp analyze ease runs/iterated --data photos/ --figure ease.svg
+  vlcomp analyze smoothness runs/iterated --data photos/ --json smoothness.json
+  vlcomp analyze codebook runs/iterated --data photos/ --output codebook.html
   vlcomp analyze topography openai/clip-vit-base-patch32
 
 MODEL is a model's folder, a run's folder with checkpoint-<step> folders (all of them are measured, in order), or a
-name on the Hub. `vlcomp analyze WHAT --help` shows the options of an analysis."""
+name on the Hub. Give the --data that it was trained on, or others like them; without, it is measured on Scenes, the
+built-in world. `vlcomp analyze WHAT --help` shows the options of an analysis."""
 
 _EXAMPLES = {
     "ease": """examples:
-  vlcomp analyze ease runs/iterated --figure ease.svg
+  vlcomp analyze ease runs/iterated --data photos/ --figure ease.svg
   vlcomp analyze ease runs/clip --data photos/ --steps 200 --batch-size 64 --json ease.json""",
     "smoothness": """examples:
-  vlcomp analyze smoothness runs/iterated --figure bound.svg
+  vlcomp analyze smoothness runs/iterated --data photos/ --figure bound.svg
   vlcomp analyze smoothness openai/clip-vit-base-patch32 --data photos/ --size 16""",
     "codebook": """examples:
-  vlcomp analyze codebook runs/iterated --output codebook.html
+  vlcomp analyze codebook runs/iterated --data photos/ --output codebook.html
   vlcomp analyze codebook runs/iterated/checkpoint-400 --data photos/ --top 50 --output codebook.html""",
     "topography": """examples:
   vlcomp analyze topography runs/iterated
@@ -66,8 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if what == "topography":
             one.add_argument("--image-size", type=int, metavar="N", help="pixels of a side (default: the model's)")
         else:
-            one.add_argument("--data", default="scenes", help="images with captions (default: scenes)")
+            one.add_argument(
+                "--data", default="scenes", help="images with captions (default: scenes, the built-in world)"
+            )
             one.add_argument("--split", help="split of the data (default: train)")
+            one.add_argument("--image-column", default="image", metavar="NAME", help="its images (default: image)")
+            one.add_argument("--caption-column", default="caption", metavar="NAME", help="its captions (caption)")
         if what in _SIZES:
             one.add_argument("--size", type=int, default=_SIZES[what], metavar="N", help="rows (default: %(default)s)")
         if what == "ease":
@@ -138,8 +143,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ease(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
-    from ..analysis import ease_of_learning
+    from ..analysis.ease import check_ease_settings, ease_of_learning
 
+    check_ease_settings(
+        steps=args.steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        logit_scale=args.logit_scale,
+        seed=args.seed,
+    )
     rows = _rows(args, args.steps * args.batch_size, checkpoints[0].where)
     images, captions = rows["image"][:], rows["caption"][:]
     found = _each(
@@ -163,7 +175,8 @@ def _ease(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
     _print(table, ["mean accuracy", "last tenth"])
     print(
         f"\nIn-batch matching by a new language agent in {args.steps} steps of {args.batch_size} pairs, on "
-        f"{len(rows):,} rows (chance {1 / args.batch_size:.4f}). The larger the mean, the faster it was learned."
+        f"{len(rows):,} rows of {args.data} (chance {1 / args.batch_size:.4f}). The larger the mean, the faster it "
+        "was learned."
     )
     curves = {c.label: each.accuracy for c, each in zip(checkpoints, found, strict=True)}
     settings = {
@@ -191,8 +204,8 @@ def _smoothness(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
     _print(table, ["log10 of bound", "log10 of bound here", "steepest slope found"])
     print(
         "\nThe first is an upper bound of the Lipschitz constant of pixels -> embedding before normalisation, for all "
-        f"pixels; the second bounds the Jacobian of pixels -> normalised embedding at {len(images)} pictures; the "
-        "third is a lower bound, found there. Compare them between checkpoints of one architecture."
+        f"pixels; the second bounds the Jacobian of pixels -> normalised embedding at {len(images)} pictures of "
+        f"{args.data}; the third is a lower bound, found there. Compare them between checkpoints of one architecture."
     )
     numbers = {c.label: {n: getattr(e, n) for n in names} for c, e in zip(checkpoints, found, strict=True)}
     _write(args, {"settings": {"data": args.data, "size": len(images)}, "smoothness": numbers})
@@ -206,13 +219,14 @@ def _smoothness(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
 
 
 def _codebook(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
-    from ..analysis import codebook_report, write_codebook_page
+    from ..analysis.codebook import codebook_report, require_codebook, write_codebook_page
     from ..checkpoints import load_dual_encoder
 
     last = checkpoints[-1]
     if len(checkpoints) > 1:
         print(f"of {len(checkpoints)} checkpoints the last one is reported, {last.label}", file=sys.stderr)
     model, processor = load_dual_encoder(last.where)
+    require_codebook(model)
     rows = _rows(args, args.size, last.where, model=model)
     report = codebook_report(
         model, processor, rows["image"][:], rows["caption"][:], top=args.top, examples=args.examples
@@ -221,7 +235,8 @@ def _codebook(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
     page = write_codebook_page(report, args.output, title=title)
     print(
         f"{report.used['image']} of {report.codebook_size} codes are used by images, {report.used['text']} by texts, "
-        f"{report.used['both']} by both; {report.active['image']:.1f} an image, {report.active['text']:.1f} a text"
+        f"{report.used['both']} by both; {report.active['image']:.1f} an image, {report.active['text']:.1f} a text; "
+        f"{len(rows):,} rows of {args.data}"
     )
     for use in report.codes[:8]:
         print(f"code {use.code}: {', '.join(word for word, _, _ in use.words) or 'no text uses it'}")
@@ -280,7 +295,12 @@ def _rows(args: argparse.Namespace, size: int, where: str, *, model: Any = None)
             config = AutoConfig.from_pretrained(where)
         config = config or load_dual_encoder(where)[0].config
         return load_captioned(load_scenes("train", size=size, image_size=_side(config), split=args.split))
-    rows = load_captioned(args.data, split=args.split or "train")
+    rows = load_captioned(
+        args.data,
+        split=args.split or "train",
+        image_column=args.image_column,
+        caption_column=args.caption_column,
+    )
     rows = rows.select(range(min(size, len(rows))))
     require_captions(rows, args.data)
     check_images(rows, args.data)

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, has_length, seed_worker
 
 from ..checkpoints import no_token_notes
@@ -36,6 +37,7 @@ from .optim import decay_parameter_names, freeze_tower, layer_scales, scale_lear
 from .publishing import PublishingTrainer
 from .sampler import UniqueImageBatchSampler
 from .setup import check_arguments, check_datasets, load_model, make_generator
+from .streams import stream_position
 
 logger = logging.getLogger(__name__)
 
@@ -347,6 +349,19 @@ class ContrastiveTrainer(PublishingTrainer, EvaluatorTrainer):
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
         super()._run_epoch(model=model, epoch=epoch, train_dataloader=train_dataloader, **kwargs)
+
+    def _init_training_state(
+        self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
+    ) -> tuple[int, int]:
+        start = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        if epochs != sys.maxsize or not self.state.global_step:
+            return start
+        # A stream: transformers would skip all batches so far in its first pass, and go on with the second.
+        if self.state.global_step >= max_steps:
+            return epochs, 0  # there is nothing left to do
+        saved = TrainerState.load_from_json(str(Path(resume_from_checkpoint or "", TRAINER_STATE_NAME)))
+        passes, batches = stream_position(saved, self.args.gradient_accumulation_steps)
+        return passes, 0 if self.args.ignore_data_skip else batches
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; see `transformers.Trainer.train`."""

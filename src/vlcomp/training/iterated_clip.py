@@ -95,7 +95,8 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
 
     learning_rate: float = field(default=5e-4, metadata={"help": "The highest learning rate."})
     weight_decay: float = field(
-        default=0.1, metadata={"help": "Weight decay, on all but norms, biases and the logit scale."}
+        default=0.1,
+        metadata={"help": "Weight decay, on all but norms, biases, positions, the class token and the logit scale."},
     )
     adam_beta2: float = field(default=0.98, metadata={"help": "Beta2 of Adam."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
@@ -143,17 +144,18 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
             self.rewarmup_steps = self.generation_steps // 12
         if self.warmup_steps is None:
             self.warmup_steps = self.rewarmup_steps
+        check_number("warmup_steps", self.warmup_steps)
+        if not 0 <= self.warmup_steps < math.inf:
+            raise ArgumentError(f"warmup_steps={self.warmup_steps} must be 0 or more")
         for name in ("codebook_freeze_steps", "rewarmup_steps"):
+            check_count(name, getattr(self, name), 0)
+        for name in ("codebook_freeze_steps", "rewarmup_steps", "warmup_steps"):
             value = getattr(self, name)
-            check_count(name, value, 0)
             if value > self.generation_steps:
                 raise ArgumentError(
                     f"{name}={value} is longer than a generation of generation_steps={self.generation_steps}; lower "
                     "it, or leave it out"
                 )
-        check_number("warmup_steps", self.warmup_steps)
-        if not 0 <= self.warmup_steps < math.inf:
-            raise ArgumentError(f"warmup_steps={self.warmup_steps} must be 0 or more")
         for name in ("rewarmup_start", "logit_scale_min"):
             check_number(name, getattr(self, name))
         if not 0 <= self.rewarmup_start <= 1:
@@ -175,6 +177,11 @@ class IteratedCLIPTrainingArguments(ContrastiveTrainingArguments):
         if not 1 <= self.logit_scale_min <= self.logit_scale_max:
             raise ArgumentError(
                 f"logit_scale_min={self.logit_scale_min} must lie between 1 and logit_scale_max={self.logit_scale_max}"
+            )
+        if self.freeze_logit_scale and self.logit_scale_min > 1:
+            raise ArgumentError(
+                f"logit_scale_min={self.logit_scale_min} limits a scale that freeze_logit_scale=True keeps as it is; "
+                "leave one of them out"
             )
         frozen = {"text": "language", "vision": "vision"}.get(self.freeze)
         if self.num_generations > 1 and frozen == self.agent:
@@ -253,7 +260,8 @@ class IteratedCLIPTrainer(ContrastiveTrainer):
 
     Deviations:
         The spawn replaces the whole agent, embeddings and attention included, and clears its optimiser state, and the
-        freeze is exact; the public code does neither.
+        freeze is exact; the public code does neither. Position and class embeddings take no weight decay, as in
+        all trainers here; the paper leaves out norms, biases and the logit scale only.
 
     Example:
         >>> import tempfile
@@ -492,6 +500,6 @@ def _check_model(model: PreTrainedModel, args: IteratedCLIPTrainingArguments) ->
         )
     if not model.config.use_codebook and args.num_generations > 1 and args.codebook_freeze_steps:
         raise ArgumentError(
-            f"codebook_freeze_steps={args.codebook_freeze_steps}, but the model has no codebook; set "
-            "codebook_freeze_steps=0, or use_codebook=True in its configuration"
+            f"codebook_freeze_steps={args.codebook_freeze_steps} (by default a quarter of a generation), but the "
+            "model has no codebook; set codebook_freeze_steps=0, or use_codebook=True in its configuration"
         )

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from datasets import IterableDataset
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoProcessor, PreTrainedModel, get_scheduler
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import has_length
 
-from ..checkpoints import load_dual_encoder, require_dual_encoder, require_processor, require_same_vocabulary
+from ..checkpoints import load_dual_encoder, require_dual_encoder, require_matching, require_processor
 from ..data.negatives import NegativeGenerator
 from ..data.rows import require_captions
 from ..errors import ArgumentError, CheckpointError, DataError
@@ -56,13 +56,15 @@ def check_arguments(
         `ContrastiveTrainingArguments`
 
     Raises:
-        ArgumentError: if `args` is of another class or its output folder cannot be written.
+        ArgumentError: if `args` is of another class, its schedule of the learning rate lacks a setting, or its output
+            folder cannot be written.
     """
     if args is None:
         args = kind(f"{Path(model_name(model)).name or 'clip'}-{suffix}")
     if not isinstance(args, kind):
         raise ArgumentError(f"args is a {type(args).__name__}; pass {kind.__name__}(...), it takes the same settings")
     _check_reporting(args.report_to)
+    _check_schedule(args)
     if args.n_gpu > 1:
         logger.warning(
             "using one of %d GPUs: launch with `torchrun` or `accelerate launch` to use all of them", args.n_gpu
@@ -89,6 +91,24 @@ def _check_reporting(names: str | list[str]) -> None:
             raise ArgumentError(
                 f"report_to={name!r} needs a package that is not installed: `pip install {name}`, or leave it out"
             )
+
+
+def _check_schedule(args: ContrastiveTrainingArguments) -> None:
+    """Make the schedule of the learning rate once: some need settings that have no default."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    try:
+        get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=0,
+            num_training_steps=max(args.max_steps, 1),
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"lr_scheduler_type={name!r} with lr_scheduler_kwargs={args.lr_scheduler_kwargs!r}: {first_cause(error)}"
+        ) from error
 
 
 def load_model(
@@ -131,7 +151,7 @@ def load_model(
                 f"{name}: cannot load the processor of the model ({' '.join(first)}); pass processing_class"
             ) from error
     require_processor(processor, name or type(model).__name__)
-    require_same_vocabulary(base_model(model), processor.tokenizer, name or type(model).__name__)
+    require_matching(base_model(model), processor, name or type(model).__name__)
     return model, processor
 
 
