@@ -53,6 +53,10 @@ def test_line_chart(tmp_path):
     path = write_figure(figure, tmp_path / "new" / "chart.svg")
     assert path.read_text(encoding="utf-8") == figure
     line_chart({"one": [(3, 3)]}, title="", x_label="", y_label="")
+    # Means that differ by rounding alone, and values of any size.
+    for values in ([0.1 * 3 * 100, 30], [1e-14, 3e-14], [1e13, 1e13 + 1]):
+        drawn = line_chart({"one": list(enumerate(values))}, title="", x_label="", y_label="")
+        assert drawn.count("<circle") == 2 and "nan" not in drawn and "inf" not in drawn
     with pytest.raises(ArgumentError, match="no finite point"):
         line_chart({"a": [(math.nan, 1)]}, title="", x_label="", y_label="")
     with pytest.raises(ArgumentError, match="ends in .svg"):

@@ -29,8 +29,6 @@ def test_configurations_differ_only_where_their_names_say():
         "Codebook-CLIP": {"generations": 1, **checkpoints},
         "Iterated-CLIP": {},
         "Iterated-CLIP, four generations": {"generations": 4, **checkpoints},
-        "Iterated-CLIP, vision agent replaced": {"agent": "vision"},
-        "Iterated-CLIP, codebook never frozen": {"freeze_steps": 0},
     }
     found = {name: {**plain, **changes} for name, changes in wanted.items()}
     for name in ("codes", "temperature"):
@@ -211,6 +209,8 @@ def test_figures_show_the_mean_over_seeds():
     drawn = figures(runs)
     assert set(drawn) == {"ease.svg", "ease-at-first-scale.svg", "slope.svg", "bound.svg", "ease-curves.svg"}
     assert "CLIP" in drawn["ease.svg"] and "Iterated-CLIP" in drawn["ease.svg"]
+    more = figures([*runs, fake("Iterated-CLIP, four generations", 0, 0.3), fake("another", 0, 0.3)])
+    assert "four generations" in more["slope.svg"] and "another" not in more["slope.svg"]
     # The mean of 20 and 40 %: at the first scale a new agent's curve begins at 10.
     same = line_chart(
         {name: [(1, 10.0), (2, 30.0)] for name in ("CLIP", "Iterated-CLIP")},

@@ -116,13 +116,15 @@ def write_figure(figure: str, path: str | os.PathLike[str]) -> Path:
 def _ticks(values: Sequence[float]) -> list[float]:
     """Round numbers that enclose all values, five or so."""
     low, high = min(values), max(values)
-    if high == low:
-        low, high = low - 0.5, high + 0.5
+    # Values that only rounding tells apart are equal: ticks between them would be too.
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        reach = max(0.5, 1e-3 * abs(low))
+        low, high = low - reach, high + reach
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [round(number * step, 12 - math.floor(math.log10(step))) for number in range(first, last + 1)]
 
 
 __all__: list[str] = ["line_chart", "write_figure"]

@@ -14,9 +14,10 @@ PAIRS = (
     ("Iterated-CLIP", "CLIP"),
     ("Iterated-CLIP", "Codebook-CLIP"),
     ("Codebook-CLIP", "CLIP"),
-    ("Iterated-CLIP, vision agent replaced", "Iterated-CLIP"),
-    ("Iterated-CLIP, codebook never frozen", "Iterated-CLIP"),
+    ("Iterated-CLIP, four generations", "Iterated-CLIP"),
+    ("Iterated-CLIP, four generations", "Codebook-CLIP"),
 )
+_DRAWN = ("CLIP", "Codebook-CLIP", "Iterated-CLIP", "Iterated-CLIP, four generations")
 COMPARED = {
     "scenes/mean/accuracy": "mean of seven",
     "scenes/swap_object/accuracy": "swap-object",
@@ -66,9 +67,8 @@ def figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     Returns:
         `dict[str, str]`: SVG documents by file name.
     """
-    names = [
-        name for name in ("CLIP", "Codebook-CLIP", "Iterated-CLIP") if any(r["configuration"] == name for r in runs)
-    ]
+    present = {run["configuration"] for run in runs}
+    names = [name for name in _DRAWN if name in present]
     if not names:
         return {}
     at_steps = {name: _by_step(runs, name) for name in names}
