@@ -48,6 +48,11 @@ def test_a_processor_that_is_missing_comes_from_the_lvlm(tmp_path):
     assert fix == f"DiscriminativeLVLMProcessor.from_lvlm({str(base)!r}).save_pretrained({str(folder)!r})"
     eval(fix, {"DiscriminativeLVLMProcessor": DiscriminativeLVLMProcessor})  # it is what it takes
     assert load_embedder(folder).encode_texts("a red cup").shape == (1, 32)
+    # Settings of a tokenizer hold no vocabulary.
+    kept = (folder / "tokenizer.json").rename(folder / "kept")
+    with pytest.raises(CheckpointError, match="no tokenizer .tokenizer.json"):
+        load_embedder(folder)
+    kept.rename(folder / "tokenizer.json")
     # Without a place of its LVLM the name is left open; of other models it is said as before.
     entries = json.loads((folder / "config.json").read_text())
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):

@@ -21,7 +21,8 @@ from .errors import ArgumentError, CheckpointError
 
 _MODEL_FILE = "config.json"
 _IMAGE_FILES = ("processor_config.json", "preprocessor_config.json")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
+# What holds a vocabulary; tokenizer_config.json does not.
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
 def load_dual_encoder(

@@ -82,6 +82,10 @@ def test_columns_with_other_names(run, photos, tmp_path, capsys):
     code, out, err = analyze(capsys, "ease", run, *options, data, "--caption-column", "title")
     assert code == 0 and f"on 8 rows of {data}" in out, err
     assert cells(out) == cells(analyze(capsys, "ease", run, *options, photos)[1])
+    data.write_text(data.read_text() + json.dumps({"file_name": "gone.png", "title": "a cup"}) + "\n")
+    code, _, err = analyze(capsys, "ease", run, *options, data, "--caption-column", "title")
+    assert code == 2 and "gone.png" in err and "--skip-bad-images" in err
+    assert analyze(capsys, "ease", run, *options, data, "--caption-column", "title", "--skip-bad-images")[0] == 0
 
 
 def test_topography_and_scenes_in_the_model_s_size(run, tmp_path, capsys, monkeypatch):

@@ -71,11 +71,21 @@ def test_an_interrupted_run_continues_and_gives_the_same(data, tmp_path, monkeyp
     assert "complete already" in capsys.readouterr().out and len(again) == 2
 
 
+def test_rows_without_an_image_are_left_out_on_request(data, tmp_path, capsys):
+    gone = sorted(data.rglob("*.png"))[0]
+    gone.unlink()
+    assert run(data, tmp_path / "out") == 2
+    assert "--skip-bad-images" in capsys.readouterr().err
+    assert run(data, tmp_path / "out", "--skip-bad-images") == 0
+    assert len(rows(tmp_path / "out")) == 10
+
+
 def test_errors_name_what_is_wrong(data, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("x")
     (tmp_path / "file").write_text("x")
     assert run(data, tmp_path / "out", "--seed", "1") == 0
+    assert run(f"{data}/", tmp_path / "out", "--seed", "1") == 0  # the same folder
     cases = [
         ((data, tmp_path / "new", "--types", "colour"), "negative type 'colour' is unknown"),
         ((data, tmp_path / "new", "--num-proc", "0"), "--num-proc 0"),

@@ -92,6 +92,11 @@ def test_each_generation_leaves_a_checkpoint(photos, tmp_path, capsys):
     for option in (["--epochs", "2"], ["--num_train_epochs", "2"], ["--lora", "4"]):
         assert main(["train", "iterated-clip", *arguments, *steps, *option]) == 2
         assert option[0].lstrip("-") in capsys.readouterr().err
+    # Another run in the same folder would be mixed with this one.
+    assert main(["train", "iterated-clip", *arguments, *steps]) == 2
+    assert "holds checkpoints of another run (checkpoint-2 and so on)" in capsys.readouterr().err
+    assert main(["train", "iterated-clip", *arguments, *steps, "--resume_from_checkpoint", "last"]) == 0
+    capsys.readouterr()
     config = tmp_path / "run.yaml"
     config.write_text("epochs: 5\n")
     assert main(["train", "iterated-clip", *arguments, *steps, "--config", str(config)]) == 2

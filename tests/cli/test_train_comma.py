@@ -48,6 +48,21 @@ def test_few_shots_of_a_folder(pets, clip, tmp_path, capsys):
     assert all(value.equal(other.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_broken_pictures_show_before_training_or_are_left_out(clip, tmp_path, capsys):
+    for split in ("train", "test"):
+        make_class_folder(tmp_path / "pets" / split, ("red_cup", "star"), n=6)
+    for split in ("test", "train"):
+        broken = sorted((tmp_path / "pets" / split / "star").iterdir())[2]
+        broken.write_bytes(broken.read_bytes()[:60])
+    arguments = ["train", "comma", "--data", str(tmp_path / "pets"), "--model", clip, *QUICK]
+    assert main([*arguments, "--output", str(tmp_path / "a")]) == 2
+    printed = capsys.readouterr()
+    assert "cannot read" in printed.err and "--skip-bad-images" in printed.err and "to train on" not in printed.out
+    assert main([*arguments, "--output", str(tmp_path / "b"), "--skip_bad_images", "true"]) == 0
+    (task,) = json.loads((tmp_path / "b" / "evaluation" / "results.json").read_text())["tasks"].values()
+    assert task["scores"]["accuracy"]["n"] == 11
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
     [

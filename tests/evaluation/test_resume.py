@@ -9,7 +9,7 @@ import pytest
 
 from vlcomp import Embedder, evaluate
 from vlcomp.errors import ArgumentError, DataError
-from vlcomp.evaluation import Task, TaskResult, get_task, suite
+from vlcomp.evaluation import Report, Task, TaskResult, get_task, suite
 from vlcomp.evaluation.diagnostics import signature
 from vlcomp.evaluation.resume import UNFINISHED, Part, Unfinished
 from vlcomp.evaluation.task import Score
@@ -169,8 +169,18 @@ def test_other_weights_are_refused_unless_overwritten(tmp_path):
         run(models[1], tmp_path, tasks=["scenes/swap_object"])
     report = run(models[1], tmp_path, tasks=["scenes/swap_object"], overwrite=True)
     assert report.metrics == run(models[1], tmp_path / "fresh", tasks=["scenes/swap_object"]).metrics
-    # A finished evaluation is not protected: it is measured again.
+    # The same evaluation made again replaces the one before; one that would lose results does not.
     run(models[0], tmp_path, tasks=["scenes/swap_object"])
+    more = ["scenes/swap_object", "scenes/add_object"]
+    both = run(models[0], tmp_path, tasks=more)
+    with pytest.raises(ArgumentError, match="holds results of 'scenes/add_object', which .*overwrite=True"):
+        run(models[0], tmp_path, tasks=more[:1])
+    other = Embedder(tiny_clip(), tiny_processor(), name="other")
+    with pytest.raises(ArgumentError, match="holds results of the model 'clip', which"):
+        run(other, tmp_path, tasks=more)
+    assert Report.load(tmp_path).metrics == both.metrics
+    run(other, tmp_path, tasks=more[:1], overwrite=True)
+    assert list(Report.load(tmp_path).results["settings"]["tasks"]) == more[:1]
 
 
 def test_an_evaluation_with_nothing_finished_is_in_nobodys_way(tmp_path):

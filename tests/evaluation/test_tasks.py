@@ -82,7 +82,7 @@ def test_one_file_gives_one_accuracy(sugarcrepe):
     assert list(result.scores) == ["accuracy"] and result.headline == "accuracy"
 
 
-def test_caption_choice_from_metadata(tmp_path):
+def test_caption_choice_from_metadata(tmp_path, caplog):
     for i, image in enumerate(tiny_images(3)):
         image.save(tmp_path / f"{i}.png")
     rows = [
@@ -92,6 +92,14 @@ def test_caption_choice_from_metadata(tmp_path):
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     result = CaptionChoice(tmp_path).run(HashModel())
     assert [item["item_id"] for item in result.items] == ["0", "1", "1.1"]
+    # What `vlcomp negatives` found no negative for is left out; where that is all, there is nothing to measure.
+    more = [*rows, {"file_name": "2.png", "caption": "f", "negative_captions": []}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, more)))
+    assert len(CaptionChoice(tmp_path).run(HashModel()).items) == 3
+    assert "left out 1 captions without a negative" in caplog.text
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(more[2]))
+    with pytest.raises(DataError, match="none of the 1 captions has a negative"):
+        CaptionChoice(tmp_path).run(HashModel())
     del rows[1]["negative_caption"]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(DataError, match="line 2 .*negative_caption"):

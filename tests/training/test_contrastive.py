@@ -390,6 +390,8 @@ class TestBadInput:
             ({"mini_batch_size": 0}, "mini_batch_size=0"),
             ({"layer_decay": 1.5}, "layer_decay=1.5"),
             ({"logit_scale_max": 0.5}, "logit_scale_max=0.5"),
+            ({"adam_beta2": 1.5}, "adam_beta2=1.5 must lie between 0 and 1"),
+            ({"adam_epsilon": -1}, "adam_epsilon=-1 must be 0 or more"),
             ({"load_best_model_at_end": True, "eval_strategy": "steps"}, "metric_for_best_model"),
         ],
     )

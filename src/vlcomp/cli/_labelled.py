@@ -72,6 +72,7 @@ def make_trainer(method: Method, options: Mapping[str, Any], settings: Any) -> t
     Raises:
         VlcompError: if data or checkpoint cannot be used.
     """
+    from ..data.checks import check_images
     from ..data.classification_sets import load_classification_set
     from ..data.fewshot import few_shot, few_shot_splits
     from ..errors import ArgumentError
@@ -86,12 +87,18 @@ def make_trainer(method: Method, options: Mapping[str, Any], settings: Any) -> t
         train, validation = few_shot_splits(data, shots, seed=settings.seed)
     elif shots is not None:
         train = few_shot(train, shots, seed=settings.seed, name=f"the training split of {data.name!r}")
+    if not settings.skip_bad_images:
+        for rows in (train, validation, data.split("test") if "test" in data.splits else None):
+            if rows is not None:
+                check_images(rows, options["data"])
     _set_templates(settings, data, options["model"])
     trainer = method.load("trainer")(
         options["model"], settings, train, eval_dataset=validation, class_names=data.class_names
     )
     print(f"{len(train):,} images of {len(data.class_names)} classes to train on")
-    return trainer, [_test_split(data, trainer.model.config.learned_template)] if "test" in data.splits else []
+    return trainer, [
+        _test_split(data, trainer.model.config.learned_template, settings.skip_bad_images)
+    ] if "test" in data.splits else []
 
 
 def _set_templates(settings: Any, data: ClassificationSet, model: str) -> None:
@@ -108,9 +115,10 @@ def _set_templates(settings: Any, data: ClassificationSet, model: str) -> None:
         settings.knowledge_template = data.template
 
 
-def _test_split(data: ClassificationSet, template: str) -> Any:
+def _test_split(data: ClassificationSet, template: str, skip_bad_images: bool) -> Any:
     import numpy as np
 
+    from ..data.rows import readable_rows
     from ..evaluation.tasks import ZeroShotClassification
     from ..evaluation.tasks.classification import LabelledImages
     from ..evaluation.tasks.retrieval import image_name
@@ -120,6 +128,8 @@ def _test_split(data: ClassificationSet, template: str) -> Any:
 
         def load(self) -> LabelledImages:
             rows = data.split("test")
+            if skip_bad_images:
+                rows = readable_rows(rows, data.name)
             sources = list(rows["image"])
             names = [image_name(source, f"image {i}") for i, source in enumerate(sources)]
             return LabelledImages(sources, names, np.array(rows["label"], dtype=np.int64), list(data.class_names))

@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument("--split", help="split of the data (default: train)")
             one.add_argument("--image-column", default="image", metavar="NAME", help="its images (default: image)")
             one.add_argument("--caption-column", default="caption", metavar="NAME", help="its captions (caption)")
+            one.add_argument("--skip-bad-images", action="store_true", help="leave out rows whose image is no image")
         if what in _SIZES:
             one.add_argument("--size", type=int, default=_SIZES[what], metavar="N", help="rows (default: %(default)s)")
         if what == "ease":
@@ -232,7 +233,7 @@ def _codebook(args: argparse.Namespace, checkpoints: Sequence[Any]) -> int:
         model, processor, rows["image"][:], rows["caption"][:], top=args.top, examples=args.examples
     )
     title = args.model if last.label == args.model else f"{args.model}, {last.label}"
-    page = write_codebook_page(report, args.output, title=title)
+    page = write_codebook_page(report, args.output, title=f"{title} on {args.data}")
     print(
         f"{report.used['image']} of {report.codebook_size} codes are used by images, {report.used['text']} by texts, "
         f"{report.used['both']} by both; {report.active['image']:.1f} an image, {report.active['text']:.1f} a text; "
@@ -300,10 +301,12 @@ def _rows(args: argparse.Namespace, size: int, where: str, *, model: Any = None)
         split=args.split or "train",
         image_column=args.image_column,
         caption_column=args.caption_column,
+        skip_bad_images=args.skip_bad_images,
     )
     rows = rows.select(range(min(size, len(rows))))
     require_captions(rows, args.data)
-    check_images(rows, args.data)
+    if not args.skip_bad_images:
+        check_images(rows, args.data)
     return rows
 
 

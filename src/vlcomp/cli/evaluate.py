@@ -119,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="throw away what another evaluation left unfinished in the output folder",
+        help="throw away what the output folder holds of another model, of other tasks or unfinished",
     )
     parser.add_argument(
         "--html",

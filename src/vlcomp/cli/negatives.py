@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tagger", default="textblob", metavar="NAME", help="textblob, spacy or spacy:<model> (default: textblob)"
     )
     parser.add_argument("--fill-mask", metavar="MODEL", help="fill-mask model that proposes the words")
+    parser.add_argument("--skip-bad-images", action="store_true", help="leave out rows whose image is no image")
     parser.add_argument(
         "--copy-images", action="store_true", help="copy the images into the output instead of referring to them"
     )
@@ -95,7 +96,11 @@ def run(args: argparse.Namespace) -> int:
     if os.path.abspath(output) == os.path.abspath(args.data):
         raise ArgumentError(f"--output {output} is the folder of the data itself; give another")
     dataset = load_captioned(
-        args.data, split=args.split, image_column=args.image_column, caption_column=args.caption_column
+        args.data,
+        split=args.split,
+        image_column=args.image_column,
+        caption_column=args.caption_column,
+        skip_bad_images=args.skip_bad_images,
     )
     present = [column for column in _OURS if column in dataset.column_names]
     if present:
@@ -103,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     require_captions(dataset, str(args.data))
     captions = list(dataset["caption"])
     settings = {
-        "data": args.data,
+        "data": args.data.rstrip("/"),
         "split": args.split,
         "types": list(generator.types),
         "seed": args.seed,
@@ -165,6 +170,7 @@ def _finished(output: Path, settings: Mapping[str, Any]) -> bool:
         before = json.loads(record.read_text(encoding="utf-8"))
     except ValueError:
         before = {}
+    before["data"] = str(before.get("data")).rstrip("/")
     differing = [key for key in settings if before.get(key) != settings[key]]
     if differing:
         key = differing[0]

@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
 
     disable_progress_bar()  # of files being written, twice a checkpoint
     check_output(settings.output_dir, "output_dir")
+    if args.method in GENERATIONS and not settings.resume_from_checkpoint:
+        _refuse_another_run(settings.output_dir)
     more_tasks = _eval_tasks(options)
     if labelled:
         trainer, tasks = _labelled.make_trainer(method, options, settings)
@@ -269,6 +271,18 @@ def _lora(options: dict[str, Any]) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=options["lora"], lora_alpha=options["lora"])
+
+
+def _refuse_another_run(folder: str) -> None:
+    """All checkpoints of generations are kept and compared: those of two runs in one folder would be mixed."""
+    from ..errors import ArgumentError
+
+    found = sorted(path.name for path in Path(folder).glob("checkpoint-*"))
+    if found:
+        raise ArgumentError(
+            f"--output {folder} holds checkpoints of another run ({found[0]} and so on), which the analyses would "
+            "take for those of this one; go on with it by --resume_from_checkpoint last, or give another folder"
+        )
 
 
 def _resume(settings: Any) -> str | bool | None:

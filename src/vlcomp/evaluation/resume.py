@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import ArgumentError, DataError
 from ..files import check_output, write_atomic
-from .results import plain, write_items
+from .results import RESULTS_FILE, plain, write_items
 from .scoring import SCORING_VERSION
 from .task import Score, TaskResult
 
@@ -165,6 +165,34 @@ class Unfinished:
         """Remove everything: the report is saved."""
         (self.folder / _RUN_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def check_replaced(folder: str | os.PathLike[str], model: str, tasks: Sequence[str]) -> None:
+    """Refuse to replace a finished evaluation by one that is not the same made again.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The output folder.
+        model (`str`):
+            Name of the model that is to be measured.
+        tasks (`Sequence[str]`):
+            The tasks.
+
+    Raises:
+        ArgumentError: if the folder holds results of another model, or of tasks that are not among these.
+        DataError: if what is there cannot be read.
+    """
+    if not Path(folder, RESULTS_FILE).is_file():
+        return
+    before = _read_json(Path(folder, RESULTS_FILE))
+    name = before.get("model", {}).get("name")
+    lost = [task for task in before.get("settings", {}).get("tasks", []) if task not in tasks]
+    if name != model or lost:
+        what = f"of the model {name!r}" if name != model else f"of {', '.join(map(repr, lost[:3]))}"
+        raise ArgumentError(
+            f"output={os.fspath(folder)!r} holds results {what}{' and more' * (len(lost) > 3)}, which this evaluation "
+            "would throw away; name another output folder, or replace them with overwrite=True (--overwrite)"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

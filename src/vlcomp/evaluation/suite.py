@@ -30,7 +30,7 @@ from .encoding import check_model, is_pair_scorer
 from .leakage import TrainingImages
 from .registry import get_task, list_tasks, resolve_tasks
 from .results import SCHEMA, Report, plain, source_commit
-from .resume import Part, Unfinished, collect
+from .resume import Part, Unfinished, check_replaced, collect
 from .scoring import TIE_TOLERANCE
 from .statistics import Interval, combine_independent
 from .task import Score, Task, TaskResult
@@ -141,7 +141,7 @@ def evaluate(
         output (`str` or `os.PathLike`, *optional*):
             Folder to save the report in; checked before anything runs.
         overwrite (`bool`, defaults to `False`):
-            Throw away what another evaluation that was stopped left in `output`.
+            Throw away what is in `output` of another model, of other tasks, or of another evaluation that was stopped.
         name (`str`, *optional*):
             What to call the model in the report.
         progress (`bool`, defaults to `True`):
@@ -154,8 +154,8 @@ def evaluate(
         [`~vlcomp.evaluation.Report`]
 
     Raises:
-        ArgumentError: for an unknown task, an option that no task has, or an `output` in which an evaluation of
-            another model or with other settings was stopped.
+        ArgumentError: for an unknown task, an option that no task has, or an `output` that holds results of another
+            model or of other tasks, or in which an evaluation with other settings was stopped.
         CheckpointError: if the model cannot be loaded.
         EvaluationError: if its output cannot be scored.
 
@@ -222,6 +222,8 @@ def evaluate(
     identity = fingerprint(embedder) if output is not None or cache is not None else None
     unfinished = None
     if output is not None:
+        if not overwrite:
+            check_replaced(output, described["name"], settings["tasks"])
         # Of the settings, those that only tell how fast it runs may change.
         fixed = {key: value for key, value in settings.items() if key not in ("tasks", "batch_size")}
         fixed |= {key: value for key, value in common.items() if key not in fixed}

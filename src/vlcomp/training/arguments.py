@@ -181,6 +181,15 @@ def _check_ranges(args: ContrastiveTrainingArguments) -> None:
         check_number(name, getattr(args, name))
         if not 0 <= getattr(args, name) < math.inf:
             raise ArgumentError(f"{name}={getattr(args, name)} must be 0 or more")
+    for name in ("adam_beta1", "adam_beta2"):
+        check_number(name, getattr(args, name))
+        if not 0 <= getattr(args, name) < 1:
+            raise ArgumentError(
+                f"{name}={getattr(args, name)} must lie between 0 and 1; common values are 0.9 to 0.999"
+            )
+    check_number("adam_epsilon", args.adam_epsilon)
+    if not 0 <= args.adam_epsilon < math.inf:
+        raise ArgumentError(f"adam_epsilon={args.adam_epsilon} must be 0 or more")
     for name in ("seed", "data_seed"):
         value = getattr(args, name)
         if value is not None:

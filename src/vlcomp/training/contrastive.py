@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, has_length, seed_worker
 
 from ..checkpoints import no_token_notes
@@ -35,9 +35,9 @@ from .grad_cache import cached_backward, split_batch
 from .interpolation import StartingWeights
 from .optim import decay_parameter_names, freeze_tower, layer_scales, scale_learning_rates
 from .publishing import PublishingTrainer
+from .resuming import find_checkpoint, require_same_weights, stream_position
 from .sampler import UniqueImageBatchSampler
 from .setup import check_arguments, check_datasets, load_model, make_generator
-from .streams import stream_position
 
 logger = logging.getLogger(__name__)
 
@@ -354,20 +354,18 @@ class ContrastiveTrainer(PublishingTrainer, EvaluatorTrainer):
         self, max_steps: int, steps_per_epoch: int, epochs: int, resume_from_checkpoint: str | None, trial: Any
     ) -> tuple[int, int]:
         start = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
-        if epochs != sys.maxsize or not self.state.global_step:
-            return start
-        # A stream: transformers would skip all batches so far in its first pass, and go on with the second.
-        if self.state.global_step >= max_steps:
-            return epochs, 0  # there is nothing left to do
-        saved = TrainerState.load_from_json(str(Path(resume_from_checkpoint or "", TRAINER_STATE_NAME)))
-        passes, batches = stream_position(saved, self.args.gradient_accumulation_steps)
-        return passes, 0 if self.args.ignore_data_skip else batches
+        # A stream has as many epochs as it takes.
+        stream = epochs == sys.maxsize and self.state.global_step > 0 and resume_from_checkpoint is not None
+        return stream_position(resume_from_checkpoint, self.args) if stream else start
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Train; see `transformers.Trainer.train`."""
         if self.train_dataset is None:
             raise ArgumentError("train() needs a train_dataset")
         self._parts, self._parts_count = {}, 0
+        if resume_from_checkpoint:
+            tokenizer = self.processing_class.tokenizer
+            resume_from_checkpoint = str(find_checkpoint(resume_from_checkpoint, self.args.output_dir, tokenizer))
         try:
             with no_token_notes():
                 result = super().train(resume_from_checkpoint, **kwargs)
@@ -517,6 +515,7 @@ class ContrastiveTrainer(PublishingTrainer, EvaluatorTrainer):
         if isinstance(self.model, PeftModel):
             load_adapter_weights(self.model, resume_from_checkpoint)
         else:
+            require_same_weights(resume_from_checkpoint, self.model)
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:

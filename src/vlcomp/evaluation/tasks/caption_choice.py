@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from ..choice import Choice, ChoiceItems, ChoiceTask, Indexer, averaged_scores
 from ..reference import NGramScorer, cross_validated_scores, linked_items
 from ..scoring import PairComparison, compare_pairs
 from ..task import Score
+
+logger = logging.getLogger(__name__)
 
 _METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 # SugarCrepe's file names begin with the kind of change.
@@ -132,16 +135,24 @@ class CaptionChoice(ChoiceTask):
         return next((self.data / name for name in _METADATA if (self.data / name).is_file()), None)
 
     def _from_metadata(self, path: Path) -> list[tuple[str, str | None, str, str, str]]:
-        entries = []
+        entries: list[tuple[str, str | None, str, str, str]] = []
+        without = 0
         for number, (where, row) in enumerate(read_metadata(path)):
             file_name = required_text(row, "file_name", where)
             caption = required_text(row, "caption", where)
             negatives = row.get("negative_caption", row.get("negative_captions"))
+            if negatives == []:
+                without += 1  # no rule of `vlcomp negatives` fits every caption
+                continue
             if not negatives:
                 raise DataError(f"{where} has no 'negative_caption'; a caption choice needs one")
             for k, negative in enumerate([negatives] if isinstance(negatives, str) else negatives):
                 false = required_text({"negative_caption": negative}, "negative_caption", where)
                 entries.append((f"{number}" if k == 0 else f"{number}.{k}", None, file_name, caption, false))
+        if without and not entries:
+            raise DataError(f"{path}: none of the {without} captions has a negative; a caption choice needs some")
+        if without:
+            logger.warning("%s: left out %d captions without a negative", path, without)
         return entries
 
     def _from_json(self, path: Path, *, several: bool) -> list[tuple[str, str | None, str, str, str]]:
