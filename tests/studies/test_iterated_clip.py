@@ -69,10 +69,10 @@ def test_settings_are_those_that_the_published_search_chose():
     assert min(close) == study_module.CODES
     # Length, then frozen share of generations.
     chosen = {"temperature": study_module.TEMPERATURE, "codes": study_module.CODES, "steps": STEPS}
-    lengths = {}
-    for length in (STEPS // 6, STEPS // 4, STEPS // 2):
-        found = means("generation_steps", generation_steps=length, freeze_steps=length // 4, **chosen)
-        lengths |= {length: found[length]} if STEPS // length > 1 and found else {}
+    lengths = {
+        length: means("generation_steps", generation_steps=length, freeze_steps=length // 4, **chosen)[length]
+        for length in (STEPS // 6, STEPS // 4, STEPS // 2)
+    }
     assert best(lengths) == study_module.GENERATION_STEPS
     shares = means("freeze_steps", generation_steps=study_module.GENERATION_STEPS, **chosen)
     assert len(shares) == 3 and best(shares) == study_module.FREEZE_STEPS
